@@ -1,0 +1,449 @@
+"""How far the functions of `lossfuncs.vectormath` are from the exact values, next to NumPy and torch.
+
+    python -m bench.accuracy                 every 64th block of float32, float64 against mpmath; about a minute
+    python -m bench.accuracy --exhaustive    all 2^32 float32 inputs of each function
+    python -m bench.accuracy --derive        fit the polynomials of vectormath again, and show how far its coefficients are from exact
+
+The exit status is 1 if a bound is broken: 0.51 ULP of float32 for SINGLE, 1 ULP of float64 for DOUBLE, or any wrong special value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import mpmath
+import numba
+import numpy as np
+from mpmath import mp
+
+from lossfuncs import vectormath
+
+SINGLE_BOUND, DOUBLE_BOUND = 0.51, 1.0
+UNARY = ("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "log_cosh")
+
+Array = np.ndarray[Any, Any]
+
+
+def _numpy_sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1.0) / (1 + e)
+
+
+def _numpy_softplus(x: Array) -> Array:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _numpy_log_cosh(x: Array) -> Array:
+    a = np.abs(x)
+    near = np.log1p(2 * np.sinh(np.minimum(a, 1) / 2) ** 2)
+    return np.where(a < 1, near, a + (np.log1p(np.exp(-2 * a)) - math.log(2)))
+
+
+# In float64 these are within a few ULP of float64: 1e-8 ULP of float32, nothing against the bound.
+NUMPY: dict[str, Callable[..., Array]] = {
+    "exp": np.exp,
+    "log": np.log,
+    "log1p": np.log1p,
+    "expm1": np.expm1,
+    "tanh": np.tanh,
+    "sigmoid": _numpy_sigmoid,
+    "softplus": _numpy_softplus,
+    "log_cosh": _numpy_log_cosh,
+    "pow": np.power,
+}
+
+
+def _exact_log_cosh(x: Any) -> Any:
+    return mp.log1p(2 * mp.sinh(x / 2) ** 2)
+
+
+def _exact_pow(x: Any, y: Any) -> Any:
+    return mp.power(x, y)
+
+
+EXACT: dict[str, Callable[..., Any]] = {
+    "exp": mp.exp,
+    "log": mp.log,
+    "log1p": mp.log1p,
+    "expm1": mp.expm1,
+    "tanh": mp.tanh,
+    "sigmoid": lambda x: 1 / (1 + mp.exp(-x)),
+    "softplus": lambda x: mp.log1p(mp.exp(x)),
+    "log_cosh": _exact_log_cosh,
+    "pow": _exact_pow,
+}
+
+
+def mapped(function: Any, *dtypes: str) -> Callable[..., None]:
+    """A compiled loop out[i] = function(x[i], ...), for one-dimensional contiguous arrays of these dtypes, the last being out's."""
+    array = {name: numba.types.Array(numba.from_dtype(np.dtype(name)), 1, "C") for name in dtypes}
+    signature = numba.void(*(array[name] for name in dtypes))
+    if len(dtypes) == 2:
+
+        def unary(x: Array, out: Array) -> None:
+            for i in range(out.size):
+                out[i] = function(x[i])
+
+        kernel: Any = unary
+    else:
+
+        def binary(x: Array, y: Array, out: Array) -> None:
+            for i in range(out.size):
+                out[i] = function(x[i], y[i])
+
+        kernel = binary
+    compiled: Callable[..., None] = numba.njit(signature, nogil=True, error_model="numpy")(kernel)
+    return compiled
+
+
+# 1/ULP of float32 by the exponent field of the exact value in float64; below 2^-126 the ULP is that of the subnormals.
+_PER_ULP = np.ldexp(1.0, 23 - np.maximum(np.arange(2048) - 1023, -126))
+
+
+@numba.njit(nogil=True, error_model="numpy", cache=False)
+def _compare(out: Array, exact: Array, exact_bits: Array, per_ulp: Array) -> tuple[float, int, int, int]:
+    """Largest error in ULP of float32, its index, the number of wrong specials, the number not correctly rounded.
+
+    Special is what rounds to NaN, an infinity or a zero: it must be that one, with that sign.
+    """
+    worst, where, wrong, misrounded = 0.0, 0, 0, 0
+    for i in range(out.size):
+        value, reference = out[i], exact[i]
+        rounded = np.float32(reference)
+        if value == rounded and value != 0:
+            if math.isinf(value):
+                continue
+        elif math.isnan(reference) or math.isinf(rounded) or math.isnan(value) or math.isinf(value):
+            wrong += not (math.isnan(reference) and math.isnan(value))
+            continue
+        elif value == 0 and rounded == 0:
+            wrong += math.copysign(1.0, value) != math.copysign(1.0, rounded)
+            continue
+        else:
+            misrounded += 1
+        error = abs(np.float64(value) - reference) * per_ulp[(exact_bits[i] >> 52) & 2047]
+        if error > worst:
+            worst, where = error, i
+    return worst, where, wrong, misrounded
+
+
+@dataclass
+class Single:
+    """Errors of one float32 implementation of one function."""
+
+    max_ulp: float = 0.0
+    at: tuple[float, ...] = ()
+    wrong_specials: int = 0
+    misrounded: int = 0
+    points: int = 0
+
+    def add(self, out: Array, exact: Array, *arguments: Array) -> None:
+        worst, where, wrong, misrounded = _compare(out, exact, exact.view(np.int64), _PER_ULP)
+        if worst > self.max_ulp:
+            self.max_ulp, self.at = worst, tuple(float(x[where]) for x in arguments)
+        self.wrong_specials += wrong
+        self.misrounded += misrounded
+        self.points += out.size
+
+    def merge(self, other: Single) -> None:
+        if other.max_ulp > self.max_ulp:
+            self.max_ulp, self.at = other.max_ulp, other.at
+        self.wrong_specials += other.wrong_specials
+        self.misrounded += other.misrounded
+        self.points += other.points
+
+
+def _torch_functions() -> dict[str, Callable[..., Any]]:
+    try:
+        import torch
+    except ImportError:
+        return {}
+    torch.set_num_threads(1)
+    functions = {name: getattr(torch, name) for name in ("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "pow")}
+    return {name: _through_torch(f) for name, f in functions.items()} | {
+        "softplus": _through_torch(torch.nn.functional.softplus)
+    }
+
+
+def _through_torch(function: Callable[..., Any]) -> Callable[..., Array]:
+    import torch
+
+    def call(*arguments: Array) -> Array:
+        result: Array = function(*(torch.from_numpy(x) for x in arguments)).numpy()
+        return result
+
+    return call
+
+
+def contestants(name: str, peers: bool = True) -> dict[str, Callable[..., Array]]:
+    """Implementations of a function for float32 arrays: ours first, then NumPy's and torch's own, where they have one."""
+    kernel = mapped(vectormath.SINGLE[name], *["f4"] * (3 if name == "pow" else 2))
+
+    def ours(*arguments: Array) -> Array:
+        out = np.empty_like(arguments[0])
+        kernel(*arguments, out)
+        return out
+
+    every: dict[str, Callable[..., Array]] = {"lossfuncs": ours}
+    if not peers:
+        return every
+    if isinstance(NUMPY[name], np.ufunc):
+        every["numpy"] = NUMPY[name]
+    return every | {"torch": torch for key, torch in _torch_functions().items() if key == name}
+
+
+BLOCK = 1 << 14  # consecutive bit patterns: 512 blocks a binade, so that one in 64 leaves 8 in each
+CHUNK = 1 << 20  # bit patterns treated at once
+
+
+def bit_patterns(chunk: int, share: int) -> Array:
+    """The chunk-th 2^20 float32 numbers out of one block in `share`, which block of a share changing from share to share."""
+    block = np.arange(chunk * (CHUNK // BLOCK), (chunk + 1) * (CHUNK // BLOCK), dtype=np.uint64)
+    block = block * share + block * 37 % share
+    return (block[:, None] * BLOCK + np.arange(BLOCK, dtype=np.uint64)).astype(np.uint32).ravel().view(np.float32)
+
+
+def single_errors(name: str, share: int, workers: int = 1, peers: bool = True) -> dict[str, Single]:
+    """Errors of every contestant over all float32 numbers in one block of `share`; of `pow` over random pairs, 2^26 at most."""
+    every = contestants(name, peers)
+
+    def measure(chunk: int) -> dict[str, Single]:
+        if name == "pow":
+            arguments = _random_powers(np.random.default_rng(chunk), CHUNK)
+        else:
+            arguments = (bit_patterns(chunk, share),)
+        errors = {key: Single() for key in every}
+        with np.errstate(all="ignore"):
+            exact = np.asarray(NUMPY[name](*(x.astype(np.float64) for x in arguments)))
+            for key, function in every.items():
+                errors[key].add(function(*arguments), exact, *arguments)
+        return errors
+
+    chunks = range(((1 << 32) // CHUNK) // (max(share, 64) if name == "pow" else share))
+    total = {key: Single() for key in every}
+    with ThreadPoolExecutor(workers) as pool:
+        for errors in pool.map(measure, chunks):
+            for key, error in errors.items():
+                total[key].merge(error)
+    return total
+
+
+def _random_powers(rng: np.random.Generator, count: int) -> tuple[Array, Array]:
+    """Bases in [0, 1) as probabilities are, and of every size; exponents within what float32 can hold of the result."""
+    x = np.where(rng.random(count) < 0.5, rng.random(count), np.exp(rng.uniform(-100, 88, count))).astype(np.float32)
+    limit = 104 / np.maximum(np.abs(np.log(x.astype(np.float64), where=x > 0, out=np.ones(count))), 1e-6)
+    y = np.where(rng.random(count) < 0.5, rng.uniform(-5, 5, count), rng.uniform(-1, 1, count) * limit)
+    return x, y.astype(np.float32)
+
+
+def single_precision(names: Iterable[str], share: int, workers: int) -> bool:
+    """Prints the float32 table; whether ours kept within SINGLE_BOUND with every special right."""
+    print(f"float32, SINGLE: one block of 2^14 in {share}" if share > 1 else "float32, SINGLE: all 2^32 numbers", "(pow: 2^26 random pairs)")
+    print(f"{'':10s} {'':10s} {'max ULP':>10s} {'wrong specials':>15s} {'not correctly rounded':>22s}   worst at")
+    good = True
+    for name in names:
+        start = time.perf_counter()
+        for key, error in single_errors(name, share, workers).items():
+            fraction = error.misrounded / error.points
+            print(f"{name:10s} {key:10s} {error.max_ulp:10.4f} {error.wrong_specials:15d} {fraction:22.2e}   {error.at}")
+            if key == "lossfuncs":
+                good &= error.max_ulp <= SINGLE_BOUND and error.wrong_specials == 0
+        print(f"{'':10s} {error.points} points in {time.perf_counter() - start:.0f} s", flush=True)
+    return good
+
+
+def hard_points(name: str, count: int, seed: int) -> tuple[Array, ...]:
+    """`count` float64 arguments: any bit pattern, ordinary numbers, and the zones where digits are lost."""
+    rng = np.random.default_rng(seed)
+    share = count // 10 + 1
+    sign = rng.choice([-1.0, 1.0], share)
+    zones = [
+        rng.integers(0, 1 << 64, share, dtype=np.uint64).view(np.float64),
+        rng.standard_normal(share),
+        10 * rng.standard_normal(share),
+        rng.uniform(-750, 750, share),
+        sign * np.exp2(rng.uniform(-60, 10, share)),  # every size that is neither rounded away nor out of range
+        sign * np.exp2(rng.uniform(-6, 1, share)),
+        1 + sign * np.exp2(rng.uniform(-53, -1, share)),  # log near 1
+        -1 + np.exp2(rng.uniform(-53, 0, share)),  # log1p near -1
+        (rng.integers(-1080, 1030, share) + 0.5) * math.log(2) * (1 + 1e-3 * rng.standard_normal(share)),  # reduction's seams
+        np.exp2(rng.integers(-1074, 1024, share) + 0.5) * (1 + 1e-3 * rng.standard_normal(share)),
+    ]
+    x = rng.permutation(np.concatenate(zones))
+    if name == "log1p":
+        x = np.where(x < -1, -x, x)
+    if name in ("log", "pow"):
+        x = np.abs(x)
+    x = x[np.isfinite(x)][:count]
+    if name != "pow":
+        return (x,)
+    with np.errstate(all="ignore"):
+        limit = np.minimum(744 / np.abs(np.log(x)), 1e300)
+    y = np.where(rng.random(x.size) < 0.5, rng.uniform(-5, 5, x.size), rng.uniform(-1, 1, x.size) * limit)
+    return x, y
+
+
+def double_error(name: str, out: Array, *arguments: Array) -> tuple[float, tuple[float, ...]]:
+    """Largest error of out in ULP of float64 against mpmath, and where; inf for a value that is not finite where the exact one is.
+
+    A result that rounds to an infinity must be one. The arguments are finite and in the function's domain.
+    """
+    exact = EXACT[name]
+    worst, at = 0.0, (math.nan,)
+    overflow = mpmath.mpf(2) ** 1024 - mpmath.mpf(2) ** 970
+    for value, *points in zip(out.tolist(), *(x.tolist() for x in arguments), strict=True):
+        # |log cosh x - x^2/2| < x^4/12 and expm1(x) - x ~ x^2/2, so cancellation eats at most 2 |log2 x| bits
+        size = max(abs(math.frexp(x)[1]) for x in points)
+        with mp.workprec(200 + (2 * size if size < 1100 else 2200)):
+            if points[0] == 0 or (name == "log1p" and points[0] == -1) or abs(points[0]) > 800 and name in ("exp", "expm1"):
+                continue  # specials and overflows, which have tests of their own
+            reference = exact(*(mpmath.mpf(x) for x in points))
+            if not math.isfinite(value):
+                error = 0.0 if abs(reference) >= overflow and value > 0 else math.inf
+            else:
+                error = float(abs(reference - value) / math.ulp(float(reference) if abs(reference) < overflow else 1.0))
+        if error > worst:
+            worst, at = error, tuple(points)
+    return worst, at
+
+
+def _double_task(name: str, count: int, seed: int) -> tuple[int, float, tuple[float, ...]]:
+    arguments = hard_points(name, count, seed)
+    out = np.empty_like(arguments[0])
+    mapped(vectormath.DOUBLE[name], *["f8"] * (len(arguments) + 1))(*arguments, out)
+    return out.size, *double_error(name, out, *arguments)
+
+
+def double_precision(names: Iterable[str], points: int, workers: int) -> bool:
+    """Prints the float64 table; whether every error against mpmath is below DOUBLE_BOUND."""
+    print(f"\nfloat64, DOUBLE: {points} points a function against mpmath\n{'':10s} {'max ULP':>10s}   worst at")
+    good = True
+    tasks = max(workers, points // 50_000)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for name in names:
+            results = list(pool.map(partial(_double_task, name, points // tasks), range(tasks)))
+            _, worst, at = max(results, key=lambda result: result[1])
+            print(f"{name:10s} {worst:10.4f}   {at}", flush=True)
+            good &= worst < DOUBLE_BOUND
+    return good
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a polynomial of vectormath stands for: `function` on [low, high], error times `weight` at most 2^log2_error."""
+
+    log2_error: float
+    function: Callable[[Any], Any]
+    low: Any
+    high: Any
+    weight: Callable[[Any], Any]
+
+
+def fits() -> dict[str, Fit]:
+    def off_zero(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda x: function(x if abs(x) > tiny else tiny)
+
+    def relative(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda x: 1 / abs(function(x))
+
+    tiny = mpmath.mpf(2) ** -90
+    half_ln2 = mp.log(2) / 2 * (1 + mpmath.mpf(2) ** -20)  # rounding to the nearest multiple of ln2 may overshoot
+    high = mp.sqrt(2) - 1
+    narrow, wide = (high / (high + 2)) ** 2, mpmath.mpf(1) / 9
+    expm1 = off_zero(lambda r: mp.expm1(r) / r)
+    log_cosh = off_zero(lambda z: mp.log(mp.cosh(mp.sqrt(z))) / z)
+    atanh = off_zero(lambda z: 2 * mp.atanh(mp.sqrt(z)) / mp.sqrt(z))
+    atanh_tail = off_zero(lambda z: (atanh(z) - 2 - 2 * z / 3) / z**2)
+    square = mpmath.mpf(0.6) ** 2
+    zero = mpmath.mpf(0)
+    return {
+        "EXPM1": Fit(-37.6, expm1, -half_ln2, half_ln2, relative(expm1)),
+        "ATANH": Fit(-37.7, atanh, zero, narrow, relative(atanh)),
+        "ATANH_WIDE": Fit(-38.5, atanh, zero, wide, relative(atanh)),
+        "LOG_COSH": Fit(-36.4, log_cosh, zero, square, relative(log_cosh)),
+        "LOG2": Fit(-45.0, lambda z: atanh(z) / mp.log(2), zero, narrow, relative(lambda z: atanh(z) / mp.log(2))),
+        "EXP_TAIL": Fit(-59.9, off_zero(lambda r: (mp.expm1(r) - r) / r**2), -half_ln2, half_ln2, lambda r: half_ln2),
+        "LOG_COSH_TAIL": Fit(-57.3, off_zero(lambda z: (log_cosh(z) - 0.5) / z), zero, square, lambda z: 2 * z + 2.0**-20),
+        "ATANH_TAIL": Fit(-65.8, atanh_tail, zero, narrow, lambda z: z * z / 2 + 2.0**-30),
+        "ATANH_WIDE_TAIL": Fit(-58.9, atanh_tail, zero, wide, lambda z: z * z / 2 + 2.0**-30),
+    }
+
+
+def _grid(fit: Fit, count: int) -> list[Any]:
+    return [(fit.low + fit.high - (fit.high - fit.low) * mp.cos(mp.pi * k / count)) / 2 for k in range(count + 1)]
+
+
+def weighted_error(fit: Fit, coefficients: Sequence[Any], count: int = 1000) -> float:
+    """max of |polynomial - function| weight over a Chebyshev grid of the interval."""
+    return float(max(abs(mp.polyval(coefficients[::-1], x) - fit.function(x)) * fit.weight(x) for x in _grid(fit, count)))
+
+
+def minimax(fit: Fit, degree: int) -> list[Any]:
+    """Remez' exchange: solve for an error that alternates on degree + 2 points, move them to the extremes of the error, repeat."""
+    size = degree + 2
+    points = [(fit.low + fit.high - (fit.high - fit.low) * mp.cos(mp.pi * (2 * k + 1) / (2 * size))) / 2 for k in range(size)]
+    grid = _grid(fit, 1500)
+    values = [(x, fit.function(x), fit.weight(x)) for x in grid]
+    coefficients: list[Any] = []
+    for _ in range(8):
+        system = mpmath.matrix(
+            [[x**k for k in range(degree + 1)] + [(-1) ** i / fit.weight(x)] for i, x in enumerate(points)]
+        )
+        *coefficients, level = mp.lu_solve(system, mpmath.matrix([fit.function(x) for x in points]))
+        extremes: list[tuple[Any, Any]] = []
+        for x, value, weight in values:
+            error = (mp.polyval(coefficients[::-1], x) - value) * weight
+            if extremes and (extremes[-1][1] > 0) == (error > 0):
+                extremes[-1] = max(extremes[-1], (x, error), key=lambda extreme: abs(extreme[1]))
+            else:
+                extremes.append((x, error))
+        while len(extremes) > size:
+            extremes.pop(0 if abs(extremes[0][1]) < abs(extremes[-1][1]) else -1)
+        if len(extremes) < size or max(abs(error) for _, error in extremes) < 1.001 * abs(level):
+            break
+        points = [x for x, _ in extremes]
+    return coefficients
+
+
+def derive() -> None:
+    """Prints a fresh fit of each polynomial of vectormath, its error and that of the coefficients in use."""
+    with mp.workprec(500):
+        for name, fit in fits().items():
+            used = getattr(vectormath, name)
+            fresh = [float(c) for c in minimax(fit, len(used) - 1)]
+            errors = [math.log2(weighted_error(fit, coefficients)) for coefficients in (fresh, used)]
+            print(f"{name}: degree {len(used) - 1}, error 2^{errors[0]:.2f}, in use 2^{errors[1]:.2f}\n    {fresh}", flush=True)
+        ln2 = mp.log(2)
+        high = mp.floor(ln2 * 2**42) / 2**42
+        print(f"LN2_HIGH, LN2_LOW: {float(high)!r}, {float(ln2 - high)!r}")
+        print(f"TWO_THIRDS_LOW: {float(mpmath.mpf(2) / 3 - 2 / 3)!r}")
+
+
+def _main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m bench.accuracy", description="Accuracy of lossfuncs' elementary functions.")
+    parser.add_argument("--exhaustive", action="store_true", help="all 2^32 float32 inputs instead of one block in 64")
+    parser.add_argument("--points", type=int, default=20_000, help="float64 points a function (default: 20000)")
+    parser.add_argument("--only", nargs="+", choices=[*UNARY, "pow"], default=[*UNARY, "pow"], metavar="NAME", help="functions")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="threads or processes at once")
+    parser.add_argument("--derive", action="store_true", help="fit the polynomials again instead")
+    options = parser.parse_args(arguments)
+    if options.derive:
+        derive()
+        return 0
+    good = single_precision(options.only, 1 if options.exhaustive else 64, options.workers)
+    good &= double_precision(options.only, options.points, options.workers)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

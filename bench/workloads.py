@@ -1,0 +1,495 @@
+"""The workloads of the peer benchmark: which loss, on what data, and how an expert writes it for each peer.
+
+Each `*_formulas()` maps a problem's name to the ways of writing `f(y_true, y_pred)`: more than one where it depends on
+the shape which is fastest; all are raced, and the fastest counts. All follow Keras' definitions: probabilities are
+clipped to [1e-7, 1 - 1e-7], `categorical_crossentropy` normalises its rows first, the first of equal maxima is the
+predicted class, and so on. NumPy's formula, given float64, is also the reference that all contestants are checked by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Formula = Callable[[Any, Any], Any]
+Formulas = dict[str, tuple[Formula, ...]]
+
+EPSILON = 1e-7
+LOG_2 = math.log(2.0)
+
+
+@dataclass(frozen=True)
+class Workload:
+    problem: str
+    shape: tuple[int, ...]
+    function: str
+    draw: Callable[[np.random.Generator, tuple[int, ...]], tuple[Array, Array]]
+    options: dict[str, Any] = field(default_factory=dict)
+    gradient: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.problem} {'x'.join(map(str, self.shape))}"
+
+
+def _real(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    y_true = rng.standard_normal(shape, np.float32)
+    return y_true, y_true + rng.standard_normal(shape, np.float32)
+
+
+def _binary(rng: np.random.Generator, shape: tuple[int, ...], logits: bool = False) -> tuple[Array, Array]:
+    y_true = (rng.random(shape, np.float32) < 0.5).astype(np.float32)
+    if logits:
+        return y_true, 3 * rng.standard_normal(shape, np.float32)
+    return y_true, np.float32(0.001) + np.float32(0.998) * rng.random(shape, np.float32)
+
+
+def _labels(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Integer labels and scores that put the label first in about half of the rows."""
+    y_true = rng.integers(0, shape[-1], shape[:-1])
+    y_pred = rng.standard_normal(shape, np.float32)
+    y_pred[np.arange(shape[0]), y_true] += math.sqrt(2 * math.log(shape[-1]))
+    return y_true, y_pred
+
+
+def _classes(rng: np.random.Generator, shape: tuple[int, ...], logits: bool = True) -> tuple[Array, Array]:
+    """One-hot targets; scores, or positive rows that sum to about, not exactly, one (Keras normalises them)."""
+    labels, y_pred = _labels(rng, shape)
+    y_true = np.zeros(shape, np.float32)
+    y_true[np.arange(shape[0]), labels] = 1
+    return y_true, y_pred if logits else _positive(rng, shape)
+
+
+def _positive(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return (np.float32(0.01) + rng.random(shape, np.float32)) * np.float32(2 / shape[-1])
+
+
+def _distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    return _positive(rng, shape), _positive(rng, shape)
+
+
+_logits = partial(_binary, logits=True)
+_probabilities = partial(_classes, logits=False)
+
+
+def _workloads() -> list[Workload]:
+    wide, rows, short, column, vocabulary, tiny = (
+        (4096, 1000), (1048576, 32), (65536, 10), (65536, 1), (1024, 32000), (32, 10),
+    )
+    out = [Workload("mean_squared_error total", (10_000_000,), "mean_squared_error", _real)]
+
+    def add(problem: str, draw: Any, *shapes: tuple[int, ...], function: str = "", **options: Any) -> None:
+        out.extend(Workload(problem, shape, function or problem, draw, options) for shape in shapes)
+
+    mean_squared, logistic = "mean_squared_error", "binary_crossentropy from logits"
+    softmax, sparse = "categorical_crossentropy from logits", "sparse_categorical_crossentropy from logits"
+    from_logits = {logistic: "binary_crossentropy", softmax: "categorical_crossentropy",
+                   sparse: "sparse_categorical_crossentropy"}
+    add(mean_squared, _real, wide, rows, short, column)
+    add("mean_absolute_percentage_error", _real, wide)
+    add("huber", _real, wide)
+    add("binary_crossentropy", _binary, rows, column, wide)
+    add(logistic, _logits, rows, column, wide, function=from_logits[logistic], from_logits=True)
+    add("categorical_crossentropy", _probabilities, wide, vocabulary, short)
+    add(softmax, _classes, wide, vocabulary, short, function=from_logits[softmax], from_logits=True)
+    add(sparse, _labels, vocabulary, wide, short, function=from_logits[sparse], from_logits=True)
+    add("kl_divergence", _distributions, wide)
+    add("cosine_similarity", _real, wide)
+    add("log_cosh", _real, wide)
+    add("categorical_hinge", _classes, wide)
+    add("categorical_accuracy", _classes, wide, short)
+    add("sparse_categorical_accuracy", _labels, wide, short)
+    add("sparse_top_k_categorical_accuracy", _labels, wide, short, k=5)
+
+    add(mean_squared, _real, tiny)
+    add("binary_crossentropy", _binary, tiny)
+    add(softmax, _classes, tiny, function=from_logits[softmax], from_logits=True)
+    add(sparse, _labels, tiny, function=from_logits[sparse], from_logits=True)
+    add("categorical_accuracy", _classes, tiny)
+
+    for problem, draw in ((mean_squared, _real), (logistic, _logits), (sparse, _labels)):
+        options = {"from_logits": True} if problem in from_logits else {}
+        for shape in (wide, short):
+            function = from_logits.get(problem, problem)
+            out.append(Workload(f"value_and_grad {problem}", shape, function, draw, options, gradient=True))
+    return out
+
+
+WORKLOADS = tuple(_workloads())
+
+
+def numpy_formulas() -> Formulas:
+    def logsumexp(p: Array) -> Any:
+        m = p.max(-1, keepdims=True)
+        shifted = p - m
+        return np.log(np.exp(shifted, out=shifted).sum(-1)) + m[..., 0]
+
+    def picked(t: Array, p: Array) -> Any:
+        return p[np.arange(len(t)), t]
+
+    def mean_squared_error(t: Array, p: Array) -> Any:
+        e = p - t
+        return np.vecdot(e, e) / e.shape[-1]
+
+    def mean_absolute_percentage_error(t: Array, p: Array) -> Any:
+        return 100 * (np.abs(t - p) / np.maximum(np.abs(t), EPSILON)).mean(-1)
+
+    def huber(t: Array, p: Array) -> Any:
+        e = np.abs(p - t)
+        q = np.minimum(e, 1)
+        return (q * (e - 0.5 * q)).mean(-1)
+
+    def log_cosh(t: Array, p: Array) -> Any:
+        e = np.abs(p - t)
+        return (e + np.log1p(np.exp(-2 * e)) - LOG_2).mean(-1)
+
+    def cosine_similarity(t: Array, p: Array) -> Any:
+        def scale(x: Array) -> Any:
+            return 1 / np.maximum(np.sqrt(np.vecdot(x, x)), EPSILON)
+
+        return -np.vecdot(t, p) * scale(t) * scale(p)
+
+    def binary_crossentropy(t: Array, p: Array) -> Any:
+        q = np.clip(p, EPSILON, 1 - EPSILON)
+        return -(t * np.log(q) + (1 - t) * np.log(1 - q)).mean(-1)
+
+    def logistic(t: Array, p: Array) -> Any:
+        return (np.maximum(p, 0) - t * p + np.log1p(np.exp(-np.abs(p)))).mean(-1)
+
+    def categorical_crossentropy(t: Array, p: Array) -> Any:
+        q = np.clip(p / p.sum(-1, keepdims=True), EPSILON, 1 - EPSILON)
+        return -np.vecdot(t, np.log(q, out=q))
+
+    def kl_divergence(t: Array, p: Array) -> Any:
+        a, b = np.clip(t, EPSILON, 1), np.clip(p, EPSILON, 1)
+        return np.vecdot(a, np.log(a / b))
+
+    def mean_squared_error_gradient(t: Array, p: Array) -> tuple[Any, Array]:
+        e = p - t
+        return np.vdot(e, e) / e.size, np.multiply(e, 2 / e.size, out=e)
+
+    def logistic_gradient(t: Array, p: Array) -> tuple[Any, Array]:
+        u = np.exp(-np.abs(p))
+        value = (np.maximum(p, 0) - t * p + np.log1p(u)).mean()
+        return value, (np.where(p >= 0, 1, u) / (1 + u) - t) / p.size
+
+    def sparse_gradient(t: Array, p: Array) -> tuple[Any, Array]:
+        rows = np.arange(len(t))
+        g = p - p.max(-1, keepdims=True)
+        label = g[rows, t]
+        total = np.exp(g, out=g).sum(-1, keepdims=True)
+        g /= total * len(t)
+        g[rows, t] -= 1 / len(t)
+        return (np.log(total[:, 0]) - label).mean(), g
+
+    return {
+        "mean_squared_error total": (mean_squared_error,),
+        "mean_squared_error": (mean_squared_error,),
+        "mean_absolute_percentage_error": (mean_absolute_percentage_error,),
+        "huber": (huber,),
+        "binary_crossentropy": (binary_crossentropy,),
+        "binary_crossentropy from logits": (logistic,),
+        "categorical_crossentropy": (categorical_crossentropy,),
+        "categorical_crossentropy from logits": (lambda t, p: logsumexp(p) * t.sum(-1) - np.vecdot(t, p),),
+        "sparse_categorical_crossentropy from logits": (lambda t, p: logsumexp(p) - picked(t, p),),
+        "kl_divergence": (kl_divergence,),
+        "cosine_similarity": (cosine_similarity,),
+        "log_cosh": (log_cosh,),
+        "categorical_hinge": (lambda t, p: np.maximum(((1 - t) * p).max(-1) - np.vecdot(t, p) + 1, 0),),
+        "categorical_accuracy": (lambda t, p: t.argmax(-1) == p.argmax(-1),),
+        "sparse_categorical_accuracy": (lambda t, p: p.argmax(-1) == t,),
+        "sparse_top_k_categorical_accuracy": (lambda t, p: np.count_nonzero(p > picked(t, p)[:, None], -1) < 5,),
+        "value_and_grad mean_squared_error": (mean_squared_error_gradient,),
+        "value_and_grad binary_crossentropy from logits": (logistic_gradient,),
+        "value_and_grad sparse_categorical_crossentropy from logits": (sparse_gradient,),
+    }
+
+
+def torch_formulas() -> Formulas:
+    """For eager torch: as few operators as possible, in place where that saves a pass."""
+    import torch
+    import torch.nn.functional as F
+    from torch.linalg import vecdot
+
+    def mean_absolute_percentage_error(t: Any, p: Any) -> Any:
+        return 100 * (t - p).div_(t.abs().clamp_min_(EPSILON)).abs_().mean(-1)
+
+    def binary_crossentropy(t: Any, p: Any) -> Any:
+        return F.binary_cross_entropy(p.clamp(EPSILON, 1 - EPSILON), t, reduction="none").mean(-1)
+
+    def binary_crossentropy_arithmetic(t: Any, p: Any) -> Any:
+        q = p.clamp(EPSILON, 1 - EPSILON)
+        return -torch.lerp((1 - q).log_(), q.log_(), t).mean(-1)
+
+    def logistic(t: Any, p: Any) -> Any:
+        return F.binary_cross_entropy_with_logits(p, t, reduction="none").mean(-1)
+
+    def categorical_crossentropy(t: Any, p: Any) -> Any:
+        return -vecdot(t, (p / p.sum(-1, keepdim=True)).clamp_(EPSILON, 1 - EPSILON).log_())
+
+    def cross_entropy(t: Any, p: Any) -> Any:
+        return F.cross_entropy(p, t, reduction="none")
+
+    def dense_logsumexp(t: Any, p: Any) -> Any:
+        return p.logsumexp(-1) * t.sum(-1) - vecdot(t, p)
+
+    def sparse_logsumexp(t: Any, p: Any) -> Any:
+        return p.logsumexp(-1) - p.gather(-1, t[:, None])[:, 0]
+
+    def kl_divergence(t: Any, p: Any) -> Any:
+        a, b = t.clamp(EPSILON, 1), p.clamp(EPSILON, 1)
+        return vecdot(a, (a / b).log_())
+
+    def cosine_similarity(t: Any, p: Any) -> Any:
+        def norm(x: Any) -> Any:
+            return torch.linalg.vector_norm(x, dim=-1).clamp_min_(EPSILON)
+
+        return -vecdot(t, p) / (norm(t) * norm(p))
+
+    def log_cosh(t: Any, p: Any) -> Any:
+        e = (p - t).abs_()
+        return (e + e.mul(-2).exp_().log1p_()).mean(-1) - LOG_2
+
+    def categorical_hinge(t: Any, p: Any) -> Any:
+        right = t * p
+        return ((p - right).amax(-1) - right.sum(-1) + 1).clamp_min_(0)
+
+    def top_k(t: Any, p: Any) -> Any:
+        return (p > p.gather(-1, t[:, None])).sum(-1) < 5
+
+    def gradient_of(loss: Formula) -> Formula:
+        def value_and_grad(t: Any, p: Any) -> Any:
+            p = p.detach().requires_grad_()
+            value = loss(p, t)
+            return value.detach(), torch.autograd.grad(value, p)[0]
+
+        return value_and_grad
+
+    return {
+        "mean_squared_error total": (lambda t, p: F.mse_loss(p, t),),
+        "mean_squared_error": (lambda t, p: F.mse_loss(p, t, reduction="none").mean(-1),),
+        "mean_absolute_percentage_error": (mean_absolute_percentage_error,),
+        "huber": (lambda t, p: F.huber_loss(p, t, reduction="none").mean(-1),),
+        "binary_crossentropy": (binary_crossentropy, binary_crossentropy_arithmetic),
+        "binary_crossentropy from logits": (logistic,),
+        "categorical_crossentropy": (categorical_crossentropy,),
+        "categorical_crossentropy from logits": (cross_entropy, dense_logsumexp),
+        "sparse_categorical_crossentropy from logits": (cross_entropy, sparse_logsumexp),
+        "kl_divergence": (kl_divergence,),
+        "cosine_similarity": (cosine_similarity,),
+        "log_cosh": (log_cosh,),
+        "categorical_hinge": (categorical_hinge,),
+        "categorical_accuracy": (lambda t, p: t.argmax(-1) == p.argmax(-1),),
+        "sparse_categorical_accuracy": (lambda t, p: p.argmax(-1) == t,),
+        "sparse_top_k_categorical_accuracy": (top_k,),
+        "value_and_grad mean_squared_error": (gradient_of(F.mse_loss),),
+        "value_and_grad binary_crossentropy from logits": (gradient_of(F.binary_cross_entropy_with_logits),),
+        "value_and_grad sparse_categorical_crossentropy from logits": (gradient_of(F.cross_entropy),),
+    }
+
+
+def compiled_formulas() -> Formulas:
+    """For torch.compile: arithmetic that fuses into one loop, beside the packaged operator where that is as good."""
+    import torch
+    import torch.nn.functional as F
+
+    def mean_absolute_percentage_error(t: Any, p: Any) -> Any:
+        return 100 * ((t - p).abs() / t.abs().clamp_min(EPSILON)).mean(-1)
+
+    def binary_crossentropy(t: Any, p: Any) -> Any:
+        q = p.clamp(EPSILON, 1 - EPSILON)
+        return -(t * q.log() + (1 - t) * (1 - q).log()).mean(-1)
+
+    def logistic(t: Any, p: Any) -> Any:
+        return (p.clamp_min(0) - t * p + torch.log1p(torch.exp(-p.abs()))).mean(-1)
+
+    def categorical_crossentropy(t: Any, p: Any) -> Any:
+        return -(t * (p / p.sum(-1, keepdim=True)).clamp(EPSILON, 1 - EPSILON).log()).sum(-1)
+
+    def cross_entropy(t: Any, p: Any) -> Any:
+        return F.cross_entropy(p, t, reduction="none")
+
+    def dense_logsumexp(t: Any, p: Any) -> Any:
+        return p.logsumexp(-1) * t.sum(-1) - (t * p).sum(-1)
+
+    def sparse_logsumexp(t: Any, p: Any) -> Any:
+        return p.logsumexp(-1) - p.gather(-1, t[:, None])[:, 0]
+
+    def kl_divergence(t: Any, p: Any) -> Any:
+        a, b = t.clamp(EPSILON, 1), p.clamp(EPSILON, 1)
+        return (a * (a / b).log()).sum(-1)
+
+    def cosine_similarity(t: Any, p: Any) -> Any:
+        def scale(x: Any) -> Any:
+            return (x * x).sum(-1).clamp_min(EPSILON**2).rsqrt()
+
+        return -(t * p).sum(-1) * scale(t) * scale(p)
+
+    def log_cosh(t: Any, p: Any) -> Any:
+        e = (p - t).abs()
+        return (e + torch.log1p(torch.exp(-2 * e)) - LOG_2).mean(-1)
+
+    def categorical_hinge(t: Any, p: Any) -> Any:
+        return (((1 - t) * p).amax(-1) - (t * p).sum(-1) + 1).clamp_min(0)
+
+    def unbeaten(t: Any, p: Any) -> Any:
+        """argmax(p) == t, by comparisons alone: no class is above the label, and none before it is its equal."""
+        label = p.gather(-1, t[:, None])
+        before = torch.arange(p.shape[-1]) < t[:, None]
+        return ((p > label) | ((p == label) & before)).sum(-1, dtype=torch.float32) == 0
+
+    def top_k(t: Any, p: Any) -> Any:
+        return (p > p.gather(-1, t[:, None])).sum(-1, dtype=torch.float32) < 5
+
+    def gradient_of(loss: Formula) -> Formula:
+        compute = torch.func.grad_and_value(loss)
+
+        def value_and_grad(t: Any, p: Any) -> Any:
+            gradient, value = compute(p, t)
+            return value, gradient
+
+        return value_and_grad
+
+    return torch_formulas() | {
+        "mean_absolute_percentage_error": (mean_absolute_percentage_error,),
+        "binary_crossentropy": (binary_crossentropy,),
+        "binary_crossentropy from logits": (logistic,),
+        "categorical_crossentropy": (categorical_crossentropy,),
+        "categorical_crossentropy from logits": (cross_entropy, dense_logsumexp),
+        "sparse_categorical_crossentropy from logits": (cross_entropy, sparse_logsumexp),
+        "kl_divergence": (kl_divergence,),
+        "cosine_similarity": (cosine_similarity,),
+        "log_cosh": (log_cosh,),
+        "categorical_hinge": (categorical_hinge,),
+        "categorical_accuracy": (lambda t, p: t.argmax(-1) == p.argmax(-1), lambda t, p: unbeaten(t.argmax(-1), p)),
+        "sparse_categorical_accuracy": (lambda t, p: p.argmax(-1) == t, unbeaten),
+        "sparse_top_k_categorical_accuracy": (top_k,),
+        "value_and_grad mean_squared_error": (gradient_of(F.mse_loss),),
+        # softplus, because autograd takes another subgradient than sigmoid(0) through `logistic` at p == 0.
+        "value_and_grad binary_crossentropy from logits": (gradient_of(lambda p, t: (F.softplus(p) - t * p).mean()),),
+        "value_and_grad sparse_categorical_crossentropy from logits": (
+            gradient_of(F.cross_entropy), gradient_of(lambda p, t: sparse_logsumexp(t, p).mean()),
+        ),
+    }
+
+
+def jax_formulas() -> Formulas:
+    """For jax.jit."""
+    import jax
+    import jax.numpy as jnp
+
+    def mean_absolute_percentage_error(t: Any, p: Any) -> Any:
+        return 100 * (jnp.abs(t - p) / jnp.maximum(jnp.abs(t), EPSILON)).mean(-1)
+
+    def huber(t: Any, p: Any) -> Any:
+        e = jnp.abs(p - t)
+        q = jnp.minimum(e, 1)
+        return (q * (e - 0.5 * q)).mean(-1)
+
+    def log_cosh(t: Any, p: Any) -> Any:
+        e = jnp.abs(p - t)
+        return (e + jnp.log1p(jnp.exp(-2 * e)) - LOG_2).mean(-1)
+
+    def cosine_similarity(t: Any, p: Any) -> Any:
+        def scale(x: Any) -> Any:
+            return jax.lax.rsqrt(jnp.maximum((x * x).sum(-1), EPSILON**2))
+
+        return -(t * p).sum(-1) * scale(t) * scale(p)
+
+    def binary_crossentropy(t: Any, p: Any) -> Any:
+        q = jnp.clip(p, EPSILON, 1 - EPSILON)
+        return -(t * jnp.log(q) + (1 - t) * jnp.log(1 - q)).mean(-1)
+
+    def logistic(t: Any, p: Any) -> Any:
+        return jnp.maximum(p, 0) - t * p + jnp.log1p(jnp.exp(-jnp.abs(p)))
+
+    def logistic_gradient(t: Any, p: Any) -> Any:
+        """By hand: autodiff of `logistic` takes another subgradient than sigmoid(0) at p == 0."""
+        return logistic(t, p).mean(), (jax.nn.sigmoid(p) - t) / p.size
+
+    def categorical_crossentropy(t: Any, p: Any) -> Any:
+        return -(t * jnp.log(jnp.clip(p / p.sum(-1, keepdims=True), EPSILON, 1 - EPSILON))).sum(-1)
+
+    def dense_logsumexp(t: Any, p: Any) -> Any:
+        return jax.nn.logsumexp(p, -1) * t.sum(-1) - (t * p).sum(-1)
+
+    def dense_log_softmax(t: Any, p: Any) -> Any:
+        return -(t * jax.nn.log_softmax(p, -1)).sum(-1)
+
+    def picked(t: Any, p: Any) -> Any:
+        return jnp.take_along_axis(p, t[:, None], -1)
+
+    def sparse(t: Any, p: Any) -> Any:
+        return jax.nn.logsumexp(p, -1) - picked(t, p)[:, 0]
+
+    def kl_divergence(t: Any, p: Any) -> Any:
+        a, b = jnp.clip(t, EPSILON, 1), jnp.clip(p, EPSILON, 1)
+        return (a * jnp.log(a / b)).sum(-1)
+
+    def unbeaten(t: Any, p: Any) -> Any:
+        """argmax(p) == t, by comparisons alone: no class is above the label, and none before it is its equal."""
+        label = picked(t, p)
+        before = jnp.arange(p.shape[-1]) < t[:, None]
+        return ((p > label) | ((p == label) & before)).sum(-1) == 0
+
+    def gradient_of(loss: Formula) -> Formula:
+        return jax.value_and_grad(lambda t, p: loss(t, p).mean(), argnums=1)
+
+    return {
+        "mean_squared_error total": (lambda t, p: jnp.square(p - t).mean(),),
+        "mean_squared_error": (lambda t, p: jnp.square(p - t).mean(-1),),
+        "mean_absolute_percentage_error": (mean_absolute_percentage_error,),
+        "huber": (huber,),
+        "binary_crossentropy": (binary_crossentropy,),
+        "binary_crossentropy from logits": (lambda t, p: logistic(t, p).mean(-1),),
+        "categorical_crossentropy": (categorical_crossentropy,),
+        "categorical_crossentropy from logits": (dense_logsumexp, dense_log_softmax),
+        "sparse_categorical_crossentropy from logits": (sparse,),
+        "kl_divergence": (kl_divergence,),
+        "cosine_similarity": (cosine_similarity,),
+        "log_cosh": (log_cosh,),
+        "categorical_hinge": (lambda t, p: jnp.maximum(((1 - t) * p).max(-1) - (t * p).sum(-1) + 1, 0),),
+        "categorical_accuracy": (lambda t, p: t.argmax(-1) == p.argmax(-1), lambda t, p: unbeaten(t.argmax(-1), p)),
+        "sparse_categorical_accuracy": (lambda t, p: p.argmax(-1) == t, unbeaten),
+        "sparse_top_k_categorical_accuracy": (lambda t, p: (p > picked(t, p)).sum(-1) < 5,),
+        "value_and_grad mean_squared_error": (gradient_of(lambda t, p: jnp.square(p - t)),),
+        "value_and_grad binary_crossentropy from logits": (logistic_gradient, gradient_of(
+            lambda t, p: jax.nn.softplus(p) - t * p)),
+        "value_and_grad sparse_categorical_crossentropy from logits": (gradient_of(sparse),),
+    }
+
+
+def sklearn_formulas(threads: int) -> Formulas:
+    """scikit-learn has few: its metrics average over the batch; its losses by sample are those it trains with."""
+    from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss
+    from sklearn.metrics import mean_squared_error
+    from sklearn.metrics.pairwise import paired_cosine_distances
+
+    def logistic(t: Array, p: Array) -> Any:
+        if p.shape[1] != 1:
+            raise NotImplementedError("HalfBinomialLoss takes one output a sample")
+        return HalfBinomialLoss().loss(t[:, 0], p[:, 0], n_threads=threads)
+
+    def sparse(t: Array, p: Array) -> Any:
+        return HalfMultinomialLoss(n_classes=p.shape[1]).loss(t, p, n_threads=threads)
+
+    def sparse_gradient(t: Array, p: Array) -> tuple[Any, Array]:
+        weight = np.full(len(t), 1 / len(t), np.float32)
+        value, gradient = HalfMultinomialLoss(n_classes=p.shape[1]).loss_gradient(
+            t, p, sample_weight=weight, n_threads=threads)
+        return value.sum(), gradient
+
+    return {
+        "mean_squared_error total": (mean_squared_error,),
+        "binary_crossentropy from logits": (logistic,),
+        "sparse_categorical_crossentropy from logits": (sparse,),
+        "cosine_similarity": (lambda t, p: paired_cosine_distances(t, p) - 1,),
+        "value_and_grad sparse_categorical_crossentropy from logits": (sparse_gradient,),
+    }

@@ -1,0 +1,369 @@
+"""A call made ready: arrays checked and brought to one shape, options validated, rows found, weights spread, the result shaped.
+
+Everything that a user can get wrong is found here, or by the label check of the kernels, and named in one sentence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from . import plain
+from .problem import NO_CLASS, Array, BadLabel, Problem, Task, take
+from .rows import Rows
+
+REDUCTIONS = {None: None, "none": None, "sum": "sum", "mean": "mean", "sum_over_batch_size": "mean",
+              "mean_with_sample_weight": "mean_with_sample_weight"}  # fmt: skip
+
+
+class Call:
+    """m rows with one value each. Subclasses say how they are computed."""
+
+    function: Any
+    shape: tuple[int, ...]  # of the values
+    y_pred: Array  # as it came, but an array
+    dtype: np.dtype[Any]  # of the values and of the gradient
+    reduction: str | None = None
+    weights: Array | None = None  # float64, (m,)
+    valid: Array | None = None  # with ignore_class: which rows count, (m,)
+
+    @property
+    def m(self) -> int:
+        return math.prod(self.shape)
+
+    def run(self, backend: str, task: Task) -> float:
+        """Do the task, on that backend; returns the total."""
+        raise AssertionError("each kind of call runs itself")
+
+    def view(self, derivative: Array) -> Array:
+        """A derivative, shaped as y_pred, as the rows see it."""
+        return derivative
+
+    def check_order(self, order: int) -> None:
+        """ValueError unless the first (second) derivative exists."""
+
+    def divisor(self) -> float:
+        """What a total is divided by. Where weights or ignored classes leave nothing, 0 / 0 is 0; for an empty batch it is NaN."""
+        if self.reduction == "sum":
+            return 1.0
+        if self.reduction == "mean_with_sample_weight" and self.weights is not None:
+            total = float(np.sum(self.weights if self.valid is None else self.weights[self.valid]))
+        else:
+            total = float(self.m if self.valid is None else np.count_nonzero(self.valid))
+        return total if total else (math.inf if self.m else math.nan)
+
+    def reduce(self, reduction: Any, sample_weight: Any) -> None:
+        """Validate the reduction and the weights."""
+        try:
+            self.reduction = REDUCTIONS[reduction]
+        except (KeyError, TypeError):
+            raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}") from None
+        if sample_weight is not None:
+            self.weights = spread("sample_weight", sample_weight, self.shape)
+
+    def weighted(self, values: Array) -> Any:
+        """Values (m,) as the user gets them without a reduction."""
+        if self.weights is not None:
+            values = (values * self.weights).astype(self.dtype)
+        return values.reshape(self.shape)[()]
+
+
+class RowsCall(Call):
+    """A call on the row contract."""
+
+    def __init__(self, function: Any, entry: Any, options: dict[str, Any], y_true: Any, y_pred: Any, sample_weight: Any) -> None:
+        self.function = function
+        p = self.y_pred = array("y_pred", y_pred)
+        self.dtype = p.dtype if is_float(p.dtype) else np.dtype(np.float64)
+        self.options = options
+        labelled = entry.targets == "index"
+        self.free_labels = options.get("from_sorted_ids", False) is True  # ids are compared, not used
+        if p.ndim == 0:
+            raise ValueError("y_pred must have at least one axis, got a number")
+        self.dropped = False
+        if labelled:
+            axes = self._axes(entry, p)
+            t = self._labels(y_true, p, axes[0])
+        else:
+            t, p = adjust_ranks(array("y_true", y_true), p)
+            axes = self._axes(entry, p)
+            if self._per_element(entry, p, sample_weight):
+                t, p = t[:, None], p[:, None]
+                axes = (1,)
+        self.t, self.p = t, p
+        self._lay_out(entry, axes, labelled)
+
+    def _axes(self, entry: Any, p: Array) -> tuple[int, ...]:
+        """The axes of p that make up a row."""
+        if entry.shape == "element":
+            return ()
+        axis = self.options["axis"] if entry.shape == "axis" else -1
+        one = entry.targets in ("index", "one-hot") or entry.name == "cosine_similarity" or "correlation" in entry.name
+        if axis is None and not one:
+            return tuple(range(p.ndim))
+        several = isinstance(axis, (list, tuple)) and not one
+        try:
+            if isinstance(axis, bool) or any(isinstance(a, bool) for a in (axis if several else ())):
+                raise TypeError
+            wanted = [operator.index(a) for a in (axis if several else (axis,))]
+        except TypeError:
+            raise ValueError(f"axis must be {'an integer' if one else 'an integer, several, or None'}, got {axis!r}") from None
+        for a in wanted:
+            if not -p.ndim <= a < p.ndim:
+                raise ValueError(f"axis {a} does not exist in y_pred of shape {p.shape}")
+        axes = tuple(a % p.ndim for a in wanted)
+        if len(set(axes)) != len(axes):
+            raise ValueError(f"axis names one axis twice: {axis!r}")
+        return axes
+
+    def _labels(self, y_true: Any, p: Array, axis: int) -> Array:
+        """Class numbers as int64, shaped as p without the class axis."""
+        t = array("y_true", y_true)
+        wanted = p.shape[:axis] + p.shape[axis + 1 :]
+        if t.shape == (*p.shape[:axis], 1, *p.shape[axis + 1 :]):
+            t = t.reshape(wanted)
+        if t.shape != wanted:
+            raise ValueError(f"y_true of shape {t.shape} does not fit y_pred of shape {p.shape}: labels must have shape {wanted}")
+        if is_float(t.dtype):
+            whole = t == np.floor(t)
+            if not whole.all():
+                raise ValueError(f"y_true must hold whole class numbers, got {t[~whole].flat[0]}")
+            with np.errstate(invalid="ignore"):
+                t = np.where(np.abs(t) < 2.0**62, t, -1.0).astype(np.int64)
+        return np.ascontiguousarray(t, np.int64)
+
+    def _per_element(self, entry: Any, p: Array, sample_weight: Any) -> bool:
+        """1-D data with 1-D weights: each element is a sample, a row of its own."""
+        if sample_weight is None or p.ndim != 1 or entry.shape == "element" or np.shape(sample_weight) != p.shape or p.size == 1:
+            return False
+        rows, _ = plan(entry, 1, self._maths_options())
+        return rows.pointwise and self.options.get("axis", -1) in (-1, 0)
+
+    def _maths_options(self) -> dict[str, Any]:
+        from .table import STRUCTURAL
+
+        return {name: value for name, value in self.options.items() if name not in STRUCTURAL}
+
+    def _lay_out(self, entry: Any, axes: tuple[int, ...], labelled: bool) -> None:
+        p, t = self.p, self.t
+        kept = [a for a in range(p.ndim) if a not in axes]
+        self.shape = tuple(p.shape[a] for a in kept)
+        self.order = (*kept, *axes) if (*kept, *axes) != tuple(range(p.ndim)) else None
+        n = math.prod(p.shape[a] for a in axes)
+        if labelled and n == 0:
+            raise ValueError(f"y_pred of shape {p.shape} has no classes")
+        options = self._maths_options()
+        if entry.labels01:
+            options["converted"] = zeros_and_ones(t)
+        if isinstance(options.get("alpha"), (list, tuple, np.ndarray)):
+            t = by_class(t, options, n, axes[0])
+            options |= {"alpha": 1.0, "label_smoothing": 0.0}
+        rows, parameters = plan(entry, n, options)
+        ignore = self.options.get("ignore_class")
+        ignore = NO_CLASS if ignore is None else whole("ignore_class", ignore)
+        if self.free_labels:
+            p = p[..., : self.options["k"]]
+            n = p.shape[-1]
+        moved = self._moved(p)
+        if labelled:
+            t = t.reshape(-1)
+            if ignore != NO_CLASS:
+                self.valid = t != ignore
+        dtype = moved.dtype if labelled and is_float(p.dtype) else exact_dtype(t.dtype, p.dtype)
+        self.problem = Problem(rows, parameters, t if labelled else self._moved(t), moved, self.m, n, labelled, ignore, dtype)
+
+    def _moved(self, x: Array) -> Array:
+        return x if self.order is None else x.transpose(self.order)
+
+    def view(self, derivative: Array) -> Array:
+        shape = self.p.shape
+        if derivative.shape != shape:  # the ranks were adjusted by an axis of one element, at the end
+            derivative = derivative[..., 0] if derivative.ndim > len(shape) else derivative[..., None]
+        return self._moved(derivative)
+
+    def check_order(self, order: int) -> None:
+        rows = self.problem.rows
+        if rows.slope is None or (order == 2 and rows.curve is None):
+            raise ValueError(f"{self.function.__name__} has no {'second ' if order == 2 else ''}derivative with these options")
+
+    def run(self, backend: str, task: Task) -> float:
+        problem = self.problem
+        if problem.m * problem.n == 0:
+            return self._of_nothing(task)
+        try:
+            if backend == "numpy":
+                return self._reference(task)
+            from . import cpu
+
+            return cpu.run(problem, task)
+        except BadLabel as bad:
+            where = np.unravel_index(bad.row, self.shape)
+            at = f"[{', '.join(map(str, where))}]" if where else ""
+            raise ValueError(f"y_true{at} is {problem.t[bad.row]}, but y_pred has classes 0 to {problem.n - 1}") from None
+
+    def _of_nothing(self, task: Task) -> float:
+        """No rows, or rows of nothing: those have no mean."""
+        if task.values is not None:
+            task.values[...] = math.nan
+        return math.nan if task.total and self.m else 0.0
+
+    def _reference(self, task: Task) -> float:
+        """The NumPy backend: the reference's body, and derivatives by the NumPy schedule."""
+        problem = self.problem
+        t, p = self.t, self.p.astype(np.float64)
+        if problem.labelled:
+            bad = (problem.t < 0) | (problem.t >= problem.n)
+            if self.valid is not None:
+                bad &= self.valid
+            if bad.any() and not self.free_labels:
+                raise BadLabel(int(np.argmax(bad)))
+            if self.valid is not None:
+                t = np.where(self.valid.reshape(t.shape), t, 0)
+        else:
+            t = t.astype(np.float64)
+        with np.errstate(all="ignore"):
+            values = np.asarray(self.function.reference(t, p, **self.options), np.float64).reshape(-1)
+            if self.valid is not None:
+                values = np.where(self.valid, values, 0.0)
+            if task.values is not None:
+                task.values[...] = values
+            w = np.ones(1) if task.weights is None else task.weights
+            u = (w if self.valid is None else w * self.valid) * task.scale
+            if task.derivatives:
+                rows_p = problem.p.astype(np.float64).reshape(problem.m, problem.n)
+                rows_t = t.reshape(-1) if problem.labelled else problem.t.astype(np.float64).reshape(rows_p.shape)
+            for into, which in zip(task.derivatives, (problem.rows.slope, problem.rows.curve), strict=False):
+                assert which is not None
+                d = plain.derivative(problem.rows, which, rows_t, rows_p, problem.parameters)
+                d = d * u[:, None] if self.valid is None else np.where(self.valid[:, None], d * u[:, None], 0.0)
+                into[...] = d.reshape(into.shape)
+            return float(np.sum(values * w)) if task.total else 0.0
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached_plan(rows: Any, n: int, options: tuple[tuple[str, Any], ...]) -> tuple[Rows, tuple[float, ...]]:
+    found: tuple[Rows, tuple[float, ...]] = rows(n, **dict(options))
+    return found
+
+
+def plan(entry: Any, n: int, options: dict[str, Any]) -> tuple[Rows, tuple[float, ...]]:
+    """The row maths of an entry with these options, and its parameters."""
+    if isinstance(entry.rows, Rows):
+        return entry.rows, ()
+    try:
+        # 1 and 1.0 and True are one key, but not one option
+        return _cached_plan(entry.rows, n, tuple(options.items())) if all(type(v) in (bool, float) for v in options.values()) else entry.rows(n, **options)
+    except TypeError:
+        return entry.rows(n, **options)  # type: ignore[no-any-return]
+
+
+def array(name: str, x: Any) -> Array:
+    """x as a NumPy array of numbers; a clear error for anything else."""
+    if type(x) is not np.ndarray:
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(f"{name} is a masked array; pass its data, and sample_weight 0 where it is masked")
+        try:
+            x = np.asarray(x)
+        except Exception as error:
+            raise TypeError(f"{name} cannot be read as an array of numbers: {error}") from None
+    if x.dtype.kind not in "biuf" and not is_float(x.dtype):
+        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}")
+    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
+        raise TypeError(f"{name} has dtype {x.dtype}; the most precise that is supported is float64")
+    return x  # type: ignore[no-any-return]
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """float16, float32, float64, or ml_dtypes' bfloat16."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def exact_dtype(t: np.dtype[Any], p: np.dtype[Any]) -> np.dtype[Any]:
+    """The smallest of float16, bfloat16, float32 and float64 that holds every value of both exactly."""
+    if not is_float(p):
+        return np.dtype(np.float64)
+    p = p.newbyteorder("=")
+    if t == p:
+        return p
+    if t.kind == "b" or (t.kind in "iu" and t.itemsize == 1):
+        return p  # 8 bits fit into the significand of every one of them; bfloat16 has just 8
+    if p.itemsize <= 4 and t.itemsize <= (4 if is_float(t) else 2):
+        return np.dtype(np.float32)
+    return np.dtype(np.float64)
+
+
+def adjust_ranks(t: Array, p: Array) -> tuple[Array, Array]:
+    """Keras' rule: an axis of one element at the end of either is dropped, or given to the other if that has rank 1."""
+    if t.ndim == p.ndim + 1 and t.shape[-1] == 1:
+        t, p = (t, p[:, None]) if p.ndim == 1 else (t[..., 0], p)
+    elif p.ndim == t.ndim + 1 and p.shape[-1] == 1:
+        t, p = (t[:, None], p) if t.ndim == 1 else (t, p[..., 0])
+    if t.shape != p.shape:
+        raise ValueError(f"y_true and y_pred must have the same shape, got {t.shape} and {p.shape}")
+    return t, p
+
+
+def spread(name: str, x: Any, shape: tuple[int, ...]) -> Array:
+    """Weights for values of that shape, flat, as float64: of the same rank, or one a sample for the axes that are missing."""
+    w = array(name, x).astype(np.float64)
+    if w.ndim == len(shape) + 1 and w.shape[-1] == 1:
+        w = w[..., 0]
+    if w.size == 1:
+        return np.full(math.prod(shape), w.reshape(-1)[0])
+    if w.ndim <= len(shape):
+        w = w.reshape(w.shape + (1,) * (len(shape) - w.ndim))
+        if all(a in (1, b) for a, b in zip(w.shape, shape, strict=True)):
+            return np.ascontiguousarray(np.broadcast_to(w, shape)).reshape(-1)
+    raise ValueError(f"{name} of shape {np.shape(x)} does not fit: the values have shape {shape}")
+
+
+def whole(name: str, value: Any) -> int:
+    """value as an int."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
+
+
+def zeros_and_ones(t: Array) -> bool:
+    """Whether t holds nothing but 0 and 1."""
+    step = 1 << 16
+    for begin in range(0, t.size, step):
+        x = take(t, begin, min(t.size, begin + step), t.dtype)
+        if not ((x == 0) | (x == 1)).all():
+            return False
+    return True
+
+
+def by_class(t: Array, options: dict[str, Any], n: int, axis: int) -> Array:
+    """Targets times alpha, one number a class: a loss that is linear in its targets needs no more."""
+    alpha = array("alpha", options["alpha"]).astype(np.float64)
+    if alpha.shape not in ((n,), (1,)):
+        raise ValueError(f"alpha must be a number or one for each of the {n} classes, got shape {alpha.shape}")
+    from .options import number
+
+    smoothing = number("label_smoothing", options["label_smoothing"], 0.0, 1.0)
+    smooth = t * (1.0 - smoothing) + smoothing / n
+    return smooth * alpha.reshape(-1, *(1,) * (t.ndim - 1 - axis))
+
+
+def complete(function: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """All options of a call; TypeError for one that is unknown, or missing."""
+    options = {**function.defaults, **given}
+    if len(options) != len(function.defaults):
+        unknown = next(name for name in given if name not in function.defaults)
+        close = difflib.get_close_matches(unknown, [*function.defaults, "sample_weight", "reduction"], 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise TypeError(f"{function.__name__}() got an unexpected keyword argument {unknown!r}{hint}")
+    for name, value in options.items():
+        if value is REQUIRED:
+            raise TypeError(f"{function.__name__}() missing required argument: {name!r}")
+    return options
+
+
+REQUIRED = object()

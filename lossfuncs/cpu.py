@@ -1,0 +1,240 @@
+"""The CPU backend: compiled kernels over chunks of rows, on all threads.
+
+What is computed together depends on the shape alone, never on the threads or on how the arrays lie in memory, and totals are
+added in the order of the chunks; so the same bits come out of any number of threads and of any layout.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import cache, plain, threads
+from .problem import Array, BadLabel, Problem, Task, give, is_flat, take
+from .rows import Pass, Rows
+from .schedules import SHORT, Kernel, piece_signature, signature
+
+CHUNK = 1 << 15  # elements that are computed together: 128 KB of float32, an eighth of an L2 cache
+LONGEST = 1 << 18  # a longer row is cut up for the threads
+CUT = 4096  # a pointwise loss may be cut into rows of this length
+WORTH = 60e-6  # seconds of work from which waking threads pays
+BREATH = 1 << 22  # elements after which a pending KeyboardInterrupt is let in: some milliseconds
+
+ONE = np.ones(1)
+
+
+class Compiled:
+    """A kernel's machine code, and what it was seen to take."""
+
+    def __init__(self, function: Any, types: Any) -> None:
+        self.call = cache.compile(function, types)
+        self.seconds_per_element = 0.5e-9
+
+
+@functools.lru_cache(maxsize=None)
+def _rows_kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int) -> Compiled:
+    kernel = Kernel(rows, kind, labelled, long, total, order, parameters)
+    return Compiled(kernel.rows(), signature(kernel, parameters))
+
+
+@functools.lru_cache(maxsize=None)
+def _piece_kernel(rows: Rows, kind: str, index: int, order: int, parameters: int) -> Compiled:
+    """The kernel of pass `index` on a piece of a row; of the derivatives for order > 0."""
+    kernel = Kernel(rows, kind, False, True, False, order, parameters)
+    return Compiled(kernel.piece_gradient() if order else kernel.piece(index), piece_signature(kernel, parameters, order > 0))
+
+
+def run(problem: Problem, task: Task) -> float:
+    """Do the task; returns the total. Raises BadLabel."""
+    m, n = problem.m, problem.n
+    anywhere = problem.rows.pointwise and not problem.labelled
+    if anywhere and task.total and task.weights is None:
+        return _cut(problem, task, 0, m * n)
+    if n <= LONGEST or problem.labelled:
+        return _whole_rows(problem, task, 0, m, n)
+    return _long_rows(problem, task, _cut if anywhere else _pieces)
+
+
+def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int) -> float:
+    """m rows of n elements, from element `start` on."""
+    kind, order = _kind(problem), len(task.derivatives)
+    kernel = _rows_kernel(problem.rows, kind, problem.labelled, n > SHORT, task.total, order, len(problem.parameters))
+    chunk = max(1, CHUNK // n)
+    chunk -= chunk % 64 if chunk > 64 else 0
+    chunks = -(-m // chunk)
+    w, step = (ONE, 0) if task.weights is None else (task.weights, 1)
+    out = np.empty(chunks) if task.total else task.values
+    assert out is not None
+    last = (step, problem.ignore, task.scale, problem.parameters) if order else (step, problem.ignore, problem.parameters)
+
+    flat = is_flat(problem.p, problem.dtype) and (problem.labelled or is_flat(problem.t, problem.dtype))
+    if flat and (task.total or out.dtype == problem.dtype) and all(is_flat(d, problem.dtype) for d in task.derivatives):
+        end = start + m * n
+        t = problem.t if problem.labelled else _bits(problem.t.reshape(-1)[start:end])
+        arrays = (t, _bits(problem.p.reshape(-1)[start:end]), w, _bits(out),
+                  *_pair([_bits(d.reshape(-1)[start:end]) for d in task.derivatives]))  # fmt: skip
+
+        def chunks_of(begin: int, end: int) -> int:
+            return int(kernel.call(*arrays, n, m, chunk, begin, end, *last))
+    else:
+
+        def chunks_of(begin: int, end: int) -> int:
+            bad = (one_chunk(c) for c in range(begin, end))
+            return next((b for b in bad if b >= 0), -1)
+
+    def one_chunk(c: int) -> int:
+        """As above, on copies of the chunk's elements."""
+        lo, hi = c * chunk, min(m, (c + 1) * chunk)
+        begin, end = start + lo * n, start + hi * n
+        p = take(problem.p, begin, end, problem.dtype)
+        t = problem.t[lo:hi] if problem.labelled else _bits(take(problem.t, begin, end, problem.dtype))
+        into = out[c : c + 1] if task.total else np.empty(hi - lo, problem.dtype)
+        grads = [np.empty(end - begin, problem.dtype) for _ in task.derivatives]
+        weights = w[lo:hi] if step else w
+        bad = int(kernel.call(t, _bits(p), weights, _bits(into), *_pair([_bits(g) for g in grads]), n, hi - lo, hi - lo, 0, 1, *last))
+        if not task.total:
+            out[lo:hi] = into
+        for d, g in zip(task.derivatives, grads, strict=True):
+            give(d, begin, end, g)
+        return bad + lo if bad >= 0 else -1
+
+    bad = _in_parallel(kernel, m * n, chunks, chunks_of)
+    if bad >= 0:
+        raise BadLabel(bad)
+    return _exact_sum(out) if task.total else 0.0
+
+
+def _in_parallel(kernel: Compiled, elements: int, chunks: int, work: Callable[[int, int], int]) -> int:
+    """work(begin, end) over all chunks; the first result that is not negative, by chunk, or -1."""
+    team = threads.get_num_threads()
+    if chunks == 1 or team == 1 or elements * kernel.seconds_per_element < WORTH:
+        parts = -(-elements // BREATH)
+        if parts == 1:
+            began = time.perf_counter()
+            bad = work(0, chunks)
+            if elements > CUT:
+                kernel.seconds_per_element = (time.perf_counter() - began) / elements
+            return bad
+        team = 1
+    else:
+        parts = max(4 * team, -(-elements // BREATH))
+    parts = min(parts, chunks)
+    found = threads.run(lambda i: work(i * chunks // parts, (i + 1) * chunks // parts), parts, team)
+    return next((bad for bad in found if bad >= 0), -1)
+
+
+def _cut(problem: Problem, task: Task, begin: int, end: int) -> float:
+    """The total of a pointwise loss over elements [begin, end): rows end where it suits."""
+    total = 0.0
+    count = (end - begin) // CUT
+    for start, m, n in ((begin, count, CUT), (begin + count * CUT, 1, (end - begin) - count * CUT)):
+        if m and n:
+            share = _share(problem, problem.n) / _share(problem, n)
+            total += share * _whole_rows(problem, task._replace(scale=task.scale * share), start, m, n)
+    return total
+
+
+def _share(problem: Problem, n: int) -> float:
+    """What 1 adds to the value of a row of n elements."""
+    return float(plain.on_arrays(problem.rows.value)((1.0,), float(n), *problem.parameters))
+
+
+def _long_rows(problem: Problem, task: Task, one: Callable[[Problem, Task, int, int], float]) -> float:
+    """One row after the other, each by all threads."""
+    totals = []
+    for i in range(problem.m):
+        w = 1.0 if task.weights is None else float(task.weights[i])
+        value = one(problem, Task(True, None, task.scale * w, None, task.derivatives), i * problem.n, (i + 1) * problem.n)
+        totals.append(w * value)
+        if task.values is not None:
+            task.values[i] = value
+    return _exact_sum(np.array(totals)) if task.total else 0.0
+
+
+def _pieces(problem: Problem, task: Task, begin: int, end: int) -> float:
+    """The value of the one row in elements [begin, end), whose totals are gathered from pieces."""
+    rows, a, kind, n = problem.rows, problem.parameters, _kind(problem), problem.n
+    pieces = -(-n // CHUNK)
+    with np.errstate(all="ignore"):
+        s: tuple[Any, ...] = ()
+        for index, one in enumerate(rows.passes):
+            s += _gathered(problem, one, index, s, begin, end, pieces)
+        value = float(plain.on_arrays(rows.value)(s, np.float64(n), *a))
+        if not task.derivatives:
+            return value
+        c = np.array(plain.on_arrays(rows.around)(s, np.float64(n), *a) if rows.around else s, np.float64)
+    kernel = _piece_kernel(rows, kind, 0, len(task.derivatives), len(a))
+
+    def derive(i: int) -> int:
+        lo, hi = begin + i * CHUNK, min(end, begin + (i + 1) * CHUNK)
+        t, p = (_bits(take(x, lo, hi, problem.dtype)) for x in (problem.t, problem.p))
+        grads = [np.empty(hi - lo, problem.dtype) for _ in task.derivatives]
+        kernel.call(t, p, c, *_pair([_bits(g) for g in grads]), 0, hi - lo, task.scale, a)
+        for d, g in zip(task.derivatives, grads, strict=True):
+            give(d, lo, hi, g)
+        return -1
+
+    threads.run(derive, pieces)
+    return value
+
+
+def _gathered(problem: Problem, one: Pass, index: int, s: tuple[Any, ...], begin: int, end: int, pieces: int) -> tuple[Any, ...]:
+    """The totals of one pass over a row in pieces, merged in order."""
+    a, dtype = problem.parameters, problem.dtype
+    if one.op == "pick":
+        i = int(s[one.index])
+        p = take(problem.p, begin + i, begin + i + 1, dtype).astype(np.float64)
+        return (np.float64(plain.on_arrays(one.terms)(s, p, *a)[0]),)
+    kernel = _piece_kernel(problem.rows, _kind(problem), index, 0, len(a))
+    slot = len(s)
+    count = sum(x.count for x in problem.rows.passes)
+    before = np.array([*s, *[0.0] * (count - slot)], np.float64)
+    found = np.empty((pieces, count))
+
+    def gather(i: int) -> None:
+        lo, hi = begin + i * CHUNK, min(end, begin + (i + 1) * CHUNK)
+        t, p = (_bits(take(x, lo, hi, dtype)) for x in (problem.t, problem.p))
+        kernel.call(t, p, before, found[i], 0, hi - lo, a)
+
+    threads.run(gather, pieces)
+    totals = found[:, slot : slot + one.count]
+    if one.op in ("sum", "dot"):
+        return tuple(np.float64(_exact_sum(x)) for x in totals.T)
+    if one.op == "max":
+        return tuple(np.max(totals, axis=0))
+    if one.op == "lse":
+        m = np.max(totals[:, 0])
+        best = int(np.argmax(totals[:, 0]))
+        others = [(1.0 + r) * np.exp(x - m) for i, (x, r) in enumerate(totals) if i != best]
+        return m, np.float64(totals[best, 1] + _exact_sum(np.array(others)))
+    # argmax, label: each piece names its own first largest element; the first largest of these it is
+    where = [begin + i * CHUNK + int(x) for i, x in enumerate(totals[:, 0])]
+    y, x = (np.array([take(z, k, k + 1, dtype)[0] for k in where], np.float64) for z in (problem.t, problem.p))
+    return (np.float64(where[int(np.argmax(plain.on_arrays(one.terms)(s, y, x, *a)))] - begin),)
+
+
+def _exact_sum(x: Array) -> float:
+    try:
+        return math.fsum(x.tolist())
+    except (ValueError, OverflowError):  # inf - inf, or too large: IEEE's answer
+        with np.errstate(all="ignore"):
+            return float(np.sum(x))
+
+
+def _kind(problem: Problem) -> str:
+    return problem.dtype.name
+
+
+def _bits(x: Array) -> Array:
+    """Half types travel as their bits, for Numba has no such type on a CPU."""
+    return x.view(np.uint16) if x.dtype.itemsize == 2 else x
+
+
+def _pair(x: list[Array]) -> list[Array]:
+    """The gradient and the second derivative; where there is one, a kernel takes it twice, where none, none."""
+    return x * 2 if len(x) == 1 else x

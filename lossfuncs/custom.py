@@ -1,0 +1,115 @@
+"""A user's own loss: plain scalar Python, compiled, threaded and differentiated like the built-in ones."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import names, plain
+from .call import RowsCall
+from .dispatch import public
+from .rows import Scalar, mean_of
+from .table import Entry
+
+REGISTERED: dict[str, Callable[..., Any]] = {}
+
+
+def pointwise(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, *, name: str | None = None) -> Callable[..., Any]:
+    """A loss from scalar functions of one target and one prediction: the mean over the last axis of value(t, p, *parameters).
+
+    value, slope (its derivative by p) and curve (its second derivative by p) are plain Python functions of floats t, p and the same
+    further parameters, whose defaults are value's: arithmetic, comparisons, conditionals, `math` functions, max, min, abs, and other
+    such functions. In a kernel log(0) is -inf, 1 / 0 is inf and max keeps NaN. The result is called like any loss, as
+
+        loss(y_true, y_pred, <parameters>, *, sample_weight=None, reduction=None)
+
+    Without slope it has no gradient; `check(loss, ...)` compares slope and curve with differences. The gradient takes the functions
+    at their word. ValueError when the functions' parameters differ, TypeError for what is not a plain function.
+
+        quantile = lossfuncs.pointwise(lambda t, p, tau=0.5: max(tau * (t - p), (tau - 1) * (t - p)), name="quantile")
+        quantile(y_true, y_pred, tau=0.9, reduction="mean")
+    """
+    parameters = _parameters("value", value)
+    for which, function in (("slope", slope), ("curve", curve)):
+        if function is not None and list(_parameters(which, function)) != list(parameters):
+            raise ValueError(f"{which} must take the parameters of value, {list(parameters)}, got {list(_parameters(which, function))}")
+    title = name or value.__name__
+    rows = mean_of(value, slope, curve)._replace(name=title)
+
+    def reference(y_true: Any, y_pred: Any, **options: float) -> Any:
+        return np.mean(plain.element_by_element(value)(y_true, y_pred, *(float(options[k]) for k in parameters)), axis=-1)
+
+    defaults = [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=v) for k, v in parameters.items()]
+    arrays = [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in ("y_true", "y_pred")]
+    options = [inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY, default=None) for k in ("sample_weight", "reduction")]
+    reference.__name__ = reference.__qualname__ = title
+    reference.__doc__ = value.__doc__ or f"The mean over the last axis of {title}(t, p)."
+    reference.__signature__ = inspect.Signature([*arrays, *defaults, *options])  # type: ignore[attr-defined]
+    loss = public(reference)
+
+    def rows_of(n: int, **given: Any) -> Any:
+        from .options import number
+
+        return rows, tuple(number(k, given[k]) for k in parameters)
+
+    loss.entry = Entry(title, "", loss, rows_of, "real", "real", "last")  # type: ignore[attr-defined]
+    loss.scalar = True  # type: ignore[attr-defined]
+    return loss
+
+
+def _parameters(which: str, function: Scalar) -> dict[str, Any]:
+    if not inspect.isfunction(function):
+        raise TypeError(f"{which} must be a plain Python function of (t, p, ...), got {type(function).__name__}")
+    found = list(inspect.signature(function).parameters.values())
+    if len(found) < 2 or any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in found):
+        raise ValueError(f"{which} must take (t, p, <parameters>), got {inspect.signature(function)}")
+    from .call import REQUIRED
+
+    return {p.name: REQUIRED if p.default is p.empty else p.default for p in found[2:]}
+
+
+def register(loss: Callable[..., Any], name: str | None = None) -> Callable[..., Any]:
+    """Let `losses.get`, `value_and_grad` and the command line find a pointwise loss by its name. ValueError for a name in use."""
+    title = name or loss.__name__
+    if not hasattr(loss, "defaults"):
+        raise TypeError(f"loss must be a function made by lossfuncs.pointwise, got {type(loss).__name__}")
+    if title in names.SPELLINGS["loss"] or REGISTERED.get(title, loss) is not loss:
+        raise ValueError(f"the name {title!r} is in use already")
+    REGISTERED[title] = loss
+    return loss
+
+
+def check(loss: Callable[..., Any], y_true: Any, y_pred: Any, *, rtol: float = 1e-4, **parameters: float) -> None:
+    """Compare slope and curve of a pointwise loss with central differences at these points; ValueError names the worst one.
+
+    Points where the two one-sided differences disagree, as at a kink, are left out.
+    """
+    call = RowsCall(loss, loss.entry, {**loss.defaults, **parameters}, y_true, y_pred, None)  # type: ignore[attr-defined]
+    t, p = (np.asarray(x, np.float64).reshape(-1) for x in (call.t, call.p))
+    rows = call.problem.rows
+    a = call.problem.parameters
+    for which, function, of in (("slope", rows.slope, _value(rows)), ("curve", rows.curve, rows.slope)):
+        if function is None or of is None:
+            continue
+        h = 6e-6 * np.maximum(np.abs(p), 1.0)
+        f, g = ((lambda p, k=k: plain.element_by_element(k)((1.0,), t, p, *a)) for k in (of, function))
+        left, here, right, given = f(p - h), f(p), f(p + h), g(p)
+        smooth = np.abs((right - here) - (here - left)) < 1e-2 * (np.abs(right - left) + 1e-8)
+        difference = (right - left) / (2 * h)
+        wrong = smooth & ~(np.abs(difference - given) <= rtol * np.maximum(np.abs(difference), 1e-3))
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            raise ValueError(f"{which} of {loss.__name__} is {given[i]:g} at t = {t[i]:g}, p = {p[i]:g}, but differences give {difference[i]:g}")
+
+
+def _value(rows: Any) -> Scalar:
+    terms = rows.passes[0].terms
+
+    def value(c: Any, t: float, p: float, *a: float) -> Any:
+        return terms(c, t, p, *a)[0]
+
+    return value

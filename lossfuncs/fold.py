@@ -1,0 +1,248 @@
+"""Folding: the passes of the row contract over 64 lanes, compiled by Numba.
+
+The two schedules of `cpu.py` share this code. In short rows a lane is a row, and step j brings element j of 64 transposed rows;
+in a long row the lanes share it, step j brings elements 64 j .. 64 j + 63, and the lanes are combined in a fixed tree.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import Any
+
+import numba
+from numba.core import types
+
+from . import rows, vectormath
+from .lanes import LANES, add_to, at, column, max_to, min_to, put, scratch, set_to
+from .rows import Pass, Rows, Scalar
+
+inline = numba.njit(nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""For what a kernel is put together from: never called from Python, so it gets no wrapper."""
+
+
+def _identity(x: Any) -> Any:
+    return x
+
+
+class Element:
+    """A kind of array element: its Numba type, how it is read into float64 and written from it, and its vector maths."""
+
+    def __init__(self, type_: Any, load: Any, store: Any, tier: dict[str, Any]) -> None:
+        self.type, self.load, self.store = type_, load, store
+        named = {name: f for name, f in tier.items() if hasattr(math, name)}
+        self.replace: dict[Any, Any] = {getattr(math, name): f for name, f in named.items()}
+        self.replace |= {getattr(rows, name): tier[name] for name in ("where", "sigmoid", "softplus", "log_cosh")}
+        self.replace |= {max: tier["maximum"], min: tier["minimum"], abs: tier["fabs"]}
+        self.bound: dict[Any, Any] = {}
+
+    def bind(self, function: Scalar) -> Any:
+        """The row maths `function`, compiled with this element's vector maths."""
+        if function not in self.bound:
+            self.bound[function] = rows.bind(function, self.replace, inline)
+        return self.bound[function]
+
+
+ELEMENTS = {
+    "float64": Element(types.float64, inline(_identity), inline(_identity), vectormath.DOUBLE),
+    "float32": Element(types.float32, inline(lambda x: numba.float64(x)), inline(lambda x: numba.float32(x)), vectormath.SINGLE),
+    "float16": Element(types.uint16, vectormath.load_half, vectormath.store_half, vectormath.SINGLE),
+    "bfloat16": Element(types.uint16, vectormath.load_bfloat16, vectormath.store_bfloat16, vectormath.SINGLE),
+}
+
+
+class Fold:
+    """The passes of one loss over 64 lanes, for one element kind, dense or labelled targets, short or long rows.
+
+    Called as fold(S, K, t, p, tail_t, tail_p, n, a): S is where the totals go, a row of 64 lanes each, all of them valid when
+    it returns (equal, for a long row). K holds each lane's label.
+    """
+
+    def __init__(self, rows: Rows, element: Element, labelled: bool, long: bool) -> None:
+        self.element, self.labelled, self.long = element, labelled, long
+        self.target = self._target()
+        # Labels are not walked along the row.
+        self.along = inline(lambda t, j: t) if labelled else inline(lambda t, j: at(t, j * LANES))
+        # Only ids that are sorted already are compared with any number; everything else needs a label that is a class.
+        self.strict = labelled and any(one.op in ("dot", "pick", "argmax") for one in rows.passes)
+        self.count = sum(one.count for one in rows.passes)
+        self.totals = scratch((self.count + 1) * LANES, types.float64)  # a pass may need one total for itself
+        slots = itertools.accumulate((one.count for one in rows.passes), initial=0)
+        self.each = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]
+        self.all = functools.reduce(_then, self.each)
+
+    def _target(self) -> Any:
+        load, long = self.element.load, self.long
+        if not self.labelled:
+            return inline(lambda K, t, j, lane: load(t[lane]))
+        if long:
+            return inline(lambda K, t, j, lane: 1.0 if K[lane] == j * LANES + lane else 0.0)
+        return inline(lambda K, t, j, lane: 1.0 if K[lane] == j else 0.0)
+
+    def _sweep(self, step: Any, slot: int, count: int, start: float, combine: Any) -> Any:
+        """Start `count` totals, let `step(S, K, t, p, j, lane, wanted, a)` take in each element, combine the lanes of a long row."""
+        along = self.along
+
+        @inline
+        def begin(S: Any) -> None:
+            for lane in range(count * LANES):
+                put(S, slot * LANES + lane, start)
+
+        @inline
+        def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            begin(S)
+            for j in range(n):
+                for lane in range(LANES):
+                    step(S, K, along(t, j), at(p, j * LANES), j, lane, True, a)
+
+        @inline
+        def long(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            begin(S)
+            full = n // LANES
+            for j in range(full):
+                for lane in range(LANES):
+                    step(S, K, along(t, j), at(p, j * LANES), j, lane, True, a)
+            rest = n - full * LANES
+            if rest:
+                for lane in range(LANES):
+                    step(S, K, tail_t, tail_p, full, lane, lane < rest, a)
+            for q in range(count):
+                combined = tree(at(S, (slot + q) * LANES), combine)
+                for lane in range(LANES):
+                    put(S, (slot + q) * LANES + lane, combined)
+
+        return long if self.long else short
+
+    def _gathering(self, one: Pass, slot: int, start: float, combine: Any, dot: bool = False) -> Any:
+        load, target, terms, read = self.element.load, self.target, self.element.bind(one.terms), column(slot)
+        if dot:
+
+            @inline
+            def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+                combine(at(S, slot * LANES), lane, terms(read(S, lane), load(p[lane]), *a), target(K, t, j, lane), wanted)
+        else:
+
+            @inline
+            def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+                x = terms(read(S, lane), target(K, t, j, lane), load(p[lane]), *a)
+                combine(at(S, slot * LANES), lane, x, 1.0, wanted)
+
+        return self._sweep(step, slot, one.count, start, combine)
+
+    def _sum(self, one: Pass, slot: int) -> Any:
+        return self._gathering(one, slot, 0.0, add_to)
+
+    def _max(self, one: Pass, slot: int) -> Any:
+        return self._gathering(one, slot, -math.inf, max_to)
+
+    def _lse(self, one: Pass, slot: int) -> Any:
+        load, target, terms, read = self.element.load, self.target, self.element.bind(one.terms), column(slot)
+        exp = self.element.replace[math.exp]
+        largest = self._gathering(one._replace(count=1), slot, -math.inf, max_to)
+
+        @inline
+        def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+            x, m = terms(read(S, lane), target(K, t, j, lane), load(p[lane]), *a), S[slot * LANES + lane]
+            others, equal = (0.0, 1.0) if x == m else (exp(x - m), 0.0)
+            add_to(at(S, (slot + 1) * LANES), lane, (others, equal), 1.0, wanted)
+
+        others = self._sweep(step, slot + 1, 2, 0.0, add_to)
+
+        @inline
+        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            largest(S, K, t, p, tail_t, tail_p, n, a)
+            others(S, K, t, p, tail_t, tail_p, n, a)
+            for lane in range(LANES):  # of the equal largest, one is the maximum itself
+                put(S, (slot + 1) * LANES + lane, S[(slot + 1) * LANES + lane] + (S[(slot + 2) * LANES + lane] - 1.0))
+
+        return fold
+
+    def _argmax(self, one: Pass, slot: int) -> Any:
+        load, target, terms, read, long = self.element.load, self.target, self.element.bind(one.terms), column(slot), self.long
+        largest = self._gathering(one, slot, -math.inf, max_to)
+
+        @inline
+        def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+            x = terms(read(S, lane), target(K, t, j, lane), load(p[lane]), *a)
+            index = float(j * LANES + lane) if long else float(j)
+            hit = index if (x == S[slot * LANES + lane]) | (x != x) else math.inf
+            min_to(at(S, (slot + 1) * LANES), lane, hit, 1.0, wanted)
+
+        first = self._sweep(step, slot + 1, 1, math.inf, min_to)
+
+        @inline
+        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            largest(S, K, t, p, tail_t, tail_p, n, a)
+            first(S, K, t, p, tail_t, tail_p, n, a)
+            for lane in range(LANES):
+                put(S, slot * LANES + lane, S[(slot + 1) * LANES + lane])
+
+        return fold
+
+    def _label(self, one: Pass, slot: int) -> Any:
+        if not self.labelled:
+            return self._argmax(one, slot)
+
+        @inline
+        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            for lane in range(LANES):
+                put(S, slot * LANES + lane, float(K[lane]))
+
+        return fold
+
+    def _dot(self, one: Pass, slot: int) -> Any:
+        if not self.labelled:
+            return self._gathering(one, slot, 0.0, add_to, dot=True)
+        load, terms, read, long = self.element.load, self.element.bind(one.terms), column(slot), self.long
+
+        @inline
+        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            for lane in range(LANES):  # K is in range: `_labels` saw to it
+                index = K[lane] if long else K[lane] * LANES + lane
+                set_to(at(S, slot * LANES), lane, terms(read(S, lane), load(p[index]), *a))
+
+        return fold
+
+    def _pick(self, one: Pass, slot: int) -> Any:
+        load, terms, read, long = self.element.load, self.element.bind(one.terms), column(slot), self.long
+        where = one.index * LANES
+
+        @inline
+        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            for lane in range(LANES):
+                wanted = S[where + lane]
+                inside = (wanted >= 0.0) & (wanted < float(n))
+                row = int(wanted) if inside else 0
+                x = terms(read(S, lane), load(p[row if long else row * LANES + lane]), *a)
+                put(S, slot * LANES + lane, x if inside else math.nan)
+
+        return fold
+
+
+def _then(first: Any, second: Any) -> Any:
+    @inline
+    def both(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+        first(S, K, t, p, tail_t, tail_p, n, a)
+        second(S, K, t, p, tail_t, tail_p, n, a)
+
+    return both
+
+
+@inline
+def tree(x: Any, combine: Any) -> float:
+    """64 lanes to one, always in this order."""
+    for lane in range(32):
+        combine(x, lane, x[lane + 32], 1.0, True)
+    for lane in range(16):
+        combine(x, lane, x[lane + 16], 1.0, True)
+    for lane in range(8):
+        combine(x, lane, x[lane + 8], 1.0, True)
+    for lane in range(4):
+        combine(x, lane, x[lane + 4], 1.0, True)
+    combine(x, 0, x[2], 1.0, True)
+    combine(x, 1, x[3], 1.0, True)
+    combine(x, 0, x[1], 1.0, True)
+    return x[0]
+
+

@@ -1,0 +1,160 @@
+"""What the Numba schedules are made of: raw pointers, scratch on the stack, 64 lanes, and transposes.
+
+A lane is one of 64 float64 accumulators side by side. A loop over the lanes has a fixed length and stride one, so LLVM turns it
+into SIMD of whatever width the CPU has, and as each lane adds its own elements in order, the result has the same bits on all of
+them. 64 lanes are eight AVX-512 registers: enough to hide the latency of an addition.
+
+Everything here is an `@intrinsic`: a few LLVM instructions with a Numba type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+LANES = 64
+_INDEX = ir.IntType(64)
+_BYTES = {ir.DoubleType(): 8, ir.FloatType(): 4, ir.IntType(16): 2, ir.IntType(64): 8}
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pointer(typing: Any, array: Any) -> Any:
+    """The address of a contiguous array's first element."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.make_array(signature.args[0])(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def at(typing: Any, p: Any, i: Any) -> Any:
+    """p + i elements."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return p(p, types.intp), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def put(typing: Any, p: Any, i: Any, value: Any) -> Any:
+    """p[i] = value."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[2], builder.gep(args[0], [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, p.dtype), emit
+
+
+def scratch(count: int, element: Any) -> Any:
+    """An intrinsic that gives `count` elements on the stack, aligned to a cache line and unknown to any other pointer."""
+    llvm = {types.float64: ir.DoubleType(), types.float32: ir.FloatType(), types.uint16: ir.IntType(16), types.int64: _INDEX}[element]
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def allocate(typing: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            with builder.goto_entry_block():
+                block = builder.alloca(ir.ArrayType(llvm, max(count, 1)))
+                block.align = 64
+            return builder.bitcast(block, llvm.as_pointer())
+
+        return types.CPointer(element)(), emit
+
+    return allocate
+
+
+def column(count: int, stride: int = LANES) -> Any:
+    """An intrinsic (p, lane) -> the tuple of `count` totals of one lane, `stride` apart."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def read(typing: Any, p: Any, lane: Any) -> Any:
+        out = types.UniTuple(types.float64, count)
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            p, lane = args
+            values = [builder.load(builder.gep(p, [builder.add(lane, _INDEX(q * stride))])) for q in range(count)]
+            return context.make_tuple(builder, out, values)
+
+        return out(p, types.intp), emit
+
+    return read
+
+
+def _gather(op: str) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def gather(typing: Any, p: Any, lane: Any, values: Any, weight: Any, wanted: Any) -> Any:
+        numbers = values.types if isinstance(values, types.BaseTuple) else (values,)
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            p, lane, values, weight, wanted = args
+            zero = ir.Constant(ir.DoubleType(), 0.0)
+            for q, number in enumerate(numbers):
+                x = builder.extract_value(values, q) if isinstance(signature.args[2], types.BaseTuple) else values
+                x = context.cast(builder, x, number, types.float64)
+                slot = builder.gep(p, [builder.add(lane, _INDEX(q * LANES))])
+                old = builder.load(slot)
+                if op == "add":  # 0 * inf is nothing: what has no weight does not count
+                    nothing = builder.fcmp_ordered("==", weight, zero)
+                    new = builder.fadd(old, builder.select(nothing, zero, builder.fmul(weight, x)))
+                elif op == "min":  # of indices: no NaN here
+                    new = builder.select(builder.fcmp_ordered("<", x, old), x, old)
+                else:  # max: a NaN on either side stays
+                    keep = builder.or_(builder.fcmp_ordered(">=", old, x), builder.fcmp_unordered("uno", old, old))
+                    new = builder.select(keep, old, x)
+                builder.store(builder.select(wanted, new, old), slot)
+            return context.get_dummy_value()
+
+        return types.void(p, types.intp, values, types.float64, types.boolean), emit
+
+    return gather
+
+
+add_to, max_to, min_to = _gather("add"), _gather("max"), _gather("min")
+"""gather(p, lane, values, weight, wanted): take the values of one element into that lane's totals, where wanted."""
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def set_to(typing: Any, p: Any, lane: Any, values: Any) -> Any:
+    """Write a tuple (or a number) to the totals of one lane."""
+    numbers = values.types if isinstance(values, types.BaseTuple) else (values,)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        p, lane, values = args
+        for q, number in enumerate(numbers):
+            x = builder.extract_value(values, q) if isinstance(signature.args[2], types.BaseTuple) else values
+            builder.store(context.cast(builder, x, number, types.float64), builder.gep(p, [builder.add(lane, _INDEX(q * LANES))]))
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, values), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def transpose8(typing: Any, into: Any, into_stride: Any, source: Any, source_stride: Any) -> Any:
+    """into[j*into_stride + r] = source[r*source_stride + j] for an 8 x 8 block: three rounds of swaps, no gather."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        into, into_stride, source, source_stride = args
+        element = source.type.pointee
+        eight = ir.VectorType(element, 8)
+
+        def line(base: Any, stride: Any, r: int) -> Any:
+            return builder.bitcast(builder.gep(base, [builder.mul(stride, _INDEX(r))]), eight.as_pointer())
+
+        def shuffle(x: Any, y: Any, lanes: list[int]) -> Any:
+            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), 8), lanes))
+
+        rows = [builder.load(line(source, source_stride, r), align=_BYTES[element]) for r in range(8)]
+        for k in (4, 2, 1):  # swap the off-diagonal k x k blocks of every 2k x 2k block
+            low = [j if not j & k else 8 + (j ^ k) for j in range(8)]
+            high = [j | k if not j & k else 8 + j for j in range(8)]
+            rows = [shuffle(rows[r], rows[r | k], low) if not r & k else shuffle(rows[r ^ k], rows[r], high) for r in range(8)]
+        for j in range(8):
+            builder.store(rows[j], line(into, into_stride, j), align=_BYTES[element])
+        return context.get_dummy_value()
+
+    return types.void(into, types.intp, source, types.intp), emit

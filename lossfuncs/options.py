@@ -1,0 +1,38 @@
+"""The checks that the options of losses and metrics go through, and Keras' constant."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+# keras.config.epsilon(). It is the same for every dtype, and applied in float64: 1 - EPS is not rounded to float32.
+EPS = 1e-7
+
+
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """`value` as a float; ValueError unless it is a number in [low, high]."""
+    ordinary = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not ordinary or not low <= float(value) <= high:
+        if math.isinf(low) and math.isinf(high):
+            wanted = "a number"
+        elif math.isinf(high):
+            wanted = f"a number >= {low:g}"
+        else:
+            wanted = f"a number in [{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return float(value)
+
+
+def count(name: str, value: Any) -> int:
+    """`value` as an int; ValueError unless it is a whole number >= 0."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} must be a whole number >= 0, got {value!r}")
+    return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value`; ValueError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return value

@@ -1,0 +1,129 @@
+"""The NumPy schedule of the row contract: whole arrays, float64, no compiler.
+
+It runs what has no hand-written NumPy form: the derivatives on the NumPy backend, and a user's own losses there. Arrays are
+(..., n); totals keep the last axis with size 1, so that formulas broadcast.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .rows import Pass, Rows, Scalar, bind, log_cosh, sigmoid, softplus, where
+
+Array = NDArray[Any]
+
+
+def _softplus(x: Any) -> Any:
+    return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _sigmoid(x: Any) -> Any:
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+def _log_cosh(x: Any) -> Any:
+    # cosh x = 1 + (e^x + e^-x - 2)/2 = 1 + expm1(-|x|)^2 / (2 e^-|x|): no cancellation near 0; the plain form far away
+    x = np.abs(x)
+    near, far = np.minimum(x, 1.0), np.maximum(x, 1.0)
+    return np.where(
+        x < 1.0,
+        np.log1p(np.expm1(-near) ** 2 / (2.0 * np.exp(-near))),
+        far - math.log(2.0) + np.log1p(np.exp(-2.0 * far)),
+    )
+
+
+NUMPY: dict[Any, Any] = {
+    where: np.where, sigmoid: _sigmoid, softplus: _softplus, log_cosh: _log_cosh,
+    max: np.maximum, min: np.minimum, abs: np.abs,
+    math.pow: np.power, math.copysign: np.copysign, math.fabs: np.abs,
+    **{getattr(math, name): getattr(np, name)
+       for name in ("exp", "log", "log1p", "expm1", "sqrt", "tanh", "sin", "cos", "tan", "sinh", "cosh", "floor", "ceil", "trunc", "log2",
+                    "log10", "exp2", "cbrt", "isnan", "isinf", "isfinite", "atan2", "hypot", "fmod")
+       if hasattr(math, name)},
+    math.atan: np.arctan, math.asin: np.arcsin, math.acos: np.arccos,
+    math.asinh: np.arcsinh, math.acosh: np.arccosh, math.atanh: np.arctanh,
+}  # fmt: skip
+
+
+@functools.lru_cache(maxsize=None)
+def on_arrays(function: Scalar) -> Any:
+    """A scalar function of the contract, evaluated on arrays."""
+    return bind(function, NUMPY, lambda f: f)
+
+
+@functools.lru_cache(maxsize=None)
+def element_by_element(function: Scalar, outputs: int = 1) -> Any:
+    """A user's own scalar function, branches and all, on arrays: dull, and right."""
+    return np.vectorize(on_arrays(function), otypes="d" * outputs)
+
+
+def totals(rows: Rows, t: Array, p: Array, a: tuple[float, ...]) -> tuple[Array, ...]:
+    """All totals of the rows of (t, p); t has p's shape, or p's without the last axis when it holds labels."""
+    s: tuple[Array, ...] = ()
+    for one in rows.passes:
+        s += _gather(one, s, t, p, a)
+    return s
+
+
+def targets(t: Array, p: Array) -> Array:
+    """t as one number an element: a label becomes its one-hot row."""
+    if t.ndim == p.ndim:
+        return t
+    return (np.arange(p.shape[-1]) == t[..., None]).astype(np.float64)
+
+
+def _gather(one: Pass, s: tuple[Array, ...], t: Array, p: Array, a: tuple[float, ...]) -> tuple[Array, ...]:
+    f = on_arrays(one.terms)
+    if one.op == "label":
+        return ((np.argmax(t, axis=-1) if t.ndim == p.ndim else t).astype(np.float64)[..., None],)
+    if one.op == "pick":
+        i = s[one.index]
+        inside = (i >= 0) & (i < p.shape[-1]) & (i == np.floor(i))
+        x = np.broadcast_to(f(s, p, *a), p.shape)
+        return (np.where(inside, np.take_along_axis(x, np.where(inside, i, 0).astype(np.int64), axis=-1), np.nan),)
+    t = targets(t, p)
+    if one.op == "dot":
+        terms = tuple(np.where(t == 0, 0.0, t * x) for x in f(s, p, *a))
+    else:
+        x = f(s, t, p, *a)
+        terms = tuple(np.broadcast_to(np.asarray(v, np.float64), p.shape) for v in (x if isinstance(x, tuple) else (x,)))
+    if one.op in ("sum", "dot"):
+        return tuple(np.sum(x, axis=-1, keepdims=True) for x in terms)
+    if one.op == "max":
+        return tuple(np.max(x, axis=-1, keepdims=True) for x in terms)
+    if one.op == "argmax":
+        return (np.argmax(terms[0], axis=-1)[..., None].astype(np.float64),)
+    (x,) = terms  # lse
+    m = np.max(x, axis=-1, keepdims=True)
+    largest = x == m
+    others = np.sum(np.where(largest, 0.0, np.exp(np.where(largest, 0.0, x - m))), axis=-1, keepdims=True)
+    return m, others + (np.sum(largest, axis=-1, keepdims=True) - 1.0)
+
+
+def values(rows: Rows, t: Array, p: Array, a: tuple[float, ...]) -> Array:
+    """The value of each row."""
+    with np.errstate(all="ignore"):
+        s = totals(rows, t, p, a)
+        return np.broadcast_to(on_arrays(rows.value)(s, float(p.shape[-1]), *a), (*p.shape[:-1], 1))[..., 0]
+
+
+def derivative(rows: Rows, which: Scalar, t: Array, p: Array, a: tuple[float, ...]) -> Array:
+    """`which` (rows.slope or rows.curve) at every element."""
+    assert rows.around is not None
+    with np.errstate(all="ignore"):
+        c = on_arrays(rows.around)(totals(rows, t, p, a), float(p.shape[-1]), *a)
+        return np.broadcast_to(on_arrays(which)(c, targets(t, p), p, *a), p.shape)
+
+
+def constants(rows: Rows, count: int, parameters: int) -> int:
+    """How many numbers `rows.around` gives."""
+    if rows.around is None:
+        return count
+    with np.errstate(all="ignore"):
+        return len(on_arrays(rows.around)((np.float64(1.0),) * count, np.float64(2.0), *(np.float64(1.0),) * parameters))

@@ -1,0 +1,210 @@
+"""The contract: a loss is a few totals over its row, then a formula.
+
+The maths of every loss and metric is written once, in plain scalar Python, as a `Rows`:
+
+    passes                 what is gathered over the row, in order; each pass sees the totals of those before it
+    value(s, n, *a)        the row's value, from all totals s and the row's length n
+    around(s, n, *a)       what the derivative needs of the row, worked out once a row: a tuple c
+    slope(c, t, p, *a)     derivative of the row's value by one p
+    curve(c, t, p, *a)     second derivative by that same p (the diagonal), where it exists
+
+`t, p` are one target and one prediction, `a` the loss's own parameters (delta, ...). The functions know no thread, block, chunk
+or dtype; they are called with Python floats in tests, with arrays by the NumPy schedule (`plain.py`), and compiled into the
+Numba schedules (`cpu.py`). For this they are free of branches: `where(condition, x, y)` evaluates both sides, and the names of
+`math`, `max`, `min` and `abs` mean the schedule's own IEEE functions (log(0) is -inf, max keeps NaN).
+
+The passes:
+
+    Sum(f, k)       totals of f(s, t, p, *a) -> k numbers
+    Max(f, k)       likewise their maxima; NaN stays
+    LogSumExp(f)    of x = f(s, t, p, *a): two totals, the maximum m and the sum r of exp(x - m) over the others, so that the
+                    logarithm is m + log1p(r) and confident rows keep their digits
+    Dot(f, k)       sums of t * f(s, p, *a), for losses that are linear in the target: a row with a label instead of a
+                    one-hot vector only evaluates f there. t = 0 brings 0, whatever f is
+    Label()         the label: the target itself when it is an index, the first largest target otherwise
+    ArgMax(f)       the index of the largest f(s, t, p, *a); the first of equals; the first NaN if there is one
+    Pick(f, i)      f(s, p, *a) at the index in total i; NaN when that index is not in the row
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+Scalar = Callable[..., Any]
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """x if condition else y, with both evaluated: a select, not a branch."""
+    return x if condition else y
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x))."""
+    e = math.exp(-abs(x))
+    return (1.0 if x >= 0 else e) / (1.0 + e)
+
+
+def softplus(x: float) -> float:
+    """log(1 + exp(x))."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def log_cosh(x: float) -> float:
+    """log(cosh(x)) = |x| - log 2 + log1p(exp(-2|x|)), as log1p(expm1(-|x|)^2 / (2 exp(-|x|))) where that would cancel."""
+    e = math.exp(-abs(x))
+    return math.log1p(math.expm1(-abs(x)) ** 2 / (2 * e)) if abs(x) < 1 else abs(x) - math.log(2) + math.log1p(e * e)
+
+
+class Pass(NamedTuple):
+    """One gathering over the row: the operation, how many totals it gives, and what each element brings."""
+
+    op: str
+    count: int
+    terms: Scalar
+    index: int = 0
+
+
+def Sum(terms: Scalar, count: int = 1) -> Pass:
+    """Totals of terms(s, t, p, *a)."""
+    return Pass("sum", count, terms)
+
+
+def Max(terms: Scalar, count: int = 1) -> Pass:
+    """Maxima of terms(s, t, p, *a); NaN stays."""
+    return Pass("max", count, terms)
+
+
+def LogSumExp(terms: Scalar) -> Pass:
+    """(m, r) with log sum exp = m + log1p(r)."""
+    return Pass("lse", 2, terms)
+
+
+def Dot(terms: Scalar, count: int = 1) -> Pass:
+    """Sums of t * terms(s, p, *a)."""
+    return Pass("dot", count, terms)
+
+
+def Label() -> Pass:
+    """The row's label as a number."""
+    return Pass("label", 1, _target)
+
+
+def ArgMax(terms: Scalar) -> Pass:
+    """The index of the largest terms(s, t, p, *a)."""
+    return Pass("argmax", 1, terms)
+
+
+def Pick(terms: Scalar, index: int) -> Pass:
+    """terms(s, p, *a) at the index in total `index`."""
+    return Pass("pick", 1, terms, index)
+
+
+def _target(s: Any, t: float, p: float, *a: float) -> float:
+    return t
+
+
+class Rows(NamedTuple):
+    """The maths of one loss or metric; see the module's text."""
+
+    name: str
+    passes: tuple[Pass, ...]
+    value: Scalar
+    around: Scalar | None = None
+    slope: Scalar | None = None
+    curve: Scalar | None = None
+    # A pointwise loss: slope and curve need nothing of the other elements, and rows may be cut anywhere.
+    pointwise: bool = False
+
+
+def mean_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None) -> Rows:
+    """The mean over the row of value(t, p, *a), its derivative slope(t, p, *a) and second derivative curve(t, p, *a)."""
+
+    def terms(s: Any, t: float, p: float, *a: float) -> Any:
+        return (value(t, p, *a),)
+
+    def mean(s: Any, n: float, *a: float) -> Any:
+        return s[0] / n
+
+    def around(s: Any, n: float, *a: float) -> Any:
+        return (1.0 / n,)
+
+    return Rows(value.__name__, (Sum(terms),), mean, around, _scaled(slope), _scaled(curve), pointwise=True)
+
+
+def sum_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None) -> Rows:
+    """As `mean_of`, for the sum over the row."""
+
+    def total(s: Any, n: float, *a: float) -> Any:
+        return s[0]
+
+    def around(s: Any, n: float, *a: float) -> Any:
+        return (1.0,)
+
+    return mean_of(value, slope, curve)._replace(value=total, around=around)
+
+
+def _scaled(f: Scalar | None) -> Scalar | None:
+    if f is None:
+        return None
+
+    def scaled(c: Any, t: float, p: float, *a: float) -> Any:
+        return c[0] * f(t, p, *a)
+
+    return scaled
+
+
+def bind(function: Scalar, replace: Mapping[Any, Any], wrap: Callable[[Scalar], Any]) -> Any:
+    """`function` with every object it names that is a key of `replace` exchanged, and `wrap` around it and its helpers.
+
+    This is how one scalar function serves every schedule: `math.log` becomes numpy's, or an instruction sequence. Helper
+    functions it calls, as globals or closure variables, are bound the same way; modules become a copy with their functions
+    exchanged.
+    """
+    done: dict[int, Any] = {}
+
+    def exchanged(x: Any) -> Any:
+        try:
+            if x in replace:
+                return replace[x]
+        except TypeError:  # not hashable, so not a key
+            return x
+        if isinstance(x, types.FunctionType):
+            return bound(x)
+        if isinstance(x, types.ModuleType) and any(getattr(x, name) in replace for name in _public_functions(x)):
+            copy = types.ModuleType(x.__name__)
+            vars(copy).update({name: exchanged(getattr(x, name)) for name in _public_functions(x)})
+            vars(copy).update({name: value for name, value in vars(x).items() if isinstance(value, float)})
+            return copy
+        return x
+
+    def bound(f: types.FunctionType) -> Any:
+        if id(f) not in done:
+            done[id(f)] = f  # a recursive function meets itself
+            names = _names(f.__code__)
+            scope = {name: exchanged(f.__globals__[name]) for name in names if name in f.__globals__}
+            for name in names - scope.keys():
+                if getattr(builtins, name, None) in replace:
+                    scope[name] = replace[getattr(builtins, name)]
+            scope["__builtins__"] = builtins
+            cells = tuple(types.CellType(exchanged(cell.cell_contents)) for cell in f.__closure__ or ())
+            copy = types.FunctionType(f.__code__, scope, f.__name__, f.__defaults__, cells)
+            copy.__module__, copy.__qualname__ = f.__module__, f.__qualname__
+            done[id(f)] = wrap(copy)
+        return done[id(f)]
+
+    if not isinstance(function, types.FunctionType):
+        raise TypeError(f"expected a plain Python function, got {type(function).__name__}")
+    return bound(function)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = (_names(c) for c in code.co_consts if isinstance(c, types.CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _public_functions(module: types.ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if not name.startswith("_") and callable(value)]
