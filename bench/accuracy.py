@@ -359,11 +359,11 @@ def fits() -> dict[str, Fit]:
     tiny = mpmath.mpf(2) ** -90
     half_ln2 = mp.log(2) / 2 * (1 + mpmath.mpf(2) ** -20)  # rounding to the nearest multiple of ln2 may overshoot
     high = mp.sqrt(2) - 1
-    narrow, wide = (high / (high + 2)) ** 2, mpmath.mpf(1) / 9
+    narrow, wide = (2 * high / (high + 2)) ** 2, mpmath.mpf(4) / 9
     expm1 = off_zero(lambda r: mp.expm1(r) / r)
     log_cosh = off_zero(lambda z: mp.log(mp.cosh(mp.sqrt(z))) / z)
-    atanh = off_zero(lambda z: 2 * mp.atanh(mp.sqrt(z)) / mp.sqrt(z))
-    atanh_tail = off_zero(lambda z: (atanh(z) - 2 - 2 * z / 3) / z**2)
+    atanh = off_zero(lambda z: 2 * mp.atanh(mp.sqrt(z) / 2) / mp.sqrt(z))
+    atanh_tail = off_zero(lambda z: (atanh(z) - 1 - z / 12) / z**2)
     square = mpmath.mpf(0.6) ** 2
     zero = mpmath.mpf(0)
     return {
@@ -374,8 +374,8 @@ def fits() -> dict[str, Fit]:
         "LOG2": Fit(-45.0, lambda z: atanh(z) / mp.log(2), zero, narrow, relative(lambda z: atanh(z) / mp.log(2))),
         "EXP_TAIL": Fit(-59.9, off_zero(lambda r: (mp.expm1(r) - r) / r**2), -half_ln2, half_ln2, lambda r: half_ln2),
         "LOG_COSH_TAIL": Fit(-57.3, off_zero(lambda z: (log_cosh(z) - 0.5) / z), zero, square, lambda z: 2 * z + 2.0**-20),
-        "ATANH_TAIL": Fit(-65.8, atanh_tail, zero, narrow, lambda z: z * z / 2 + 2.0**-30),
-        "ATANH_WIDE_TAIL": Fit(-58.9, atanh_tail, zero, wide, lambda z: z * z / 2 + 2.0**-30),
+        "ATANH_TAIL": Fit(-65.8, atanh_tail, zero, narrow, lambda z: z * z + 2.0**-30),
+        "ATANH_WIDE_TAIL": Fit(-58.9, atanh_tail, zero, wide, lambda z: z * z + 2.0**-30),
     }
 
 
@@ -426,7 +426,7 @@ def derive() -> None:
         ln2 = mp.log(2)
         high = mp.floor(ln2 * 2**42) / 2**42
         print(f"LN2_HIGH, LN2_LOW: {float(high)!r}, {float(ln2 - high)!r}")
-        print(f"TWO_THIRDS_LOW: {float(mpmath.mpf(2) / 3 - 2 / 3)!r}")
+        print(f"TWELFTH_LOW: {float(mpmath.mpf(1) / 12 - 1 / 12)!r}")
 
 
 def _main(arguments: Sequence[str] | None = None) -> int:

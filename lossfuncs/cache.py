@@ -11,6 +11,7 @@ Environment: ``LOSSFUNCS_CACHE=0`` keeps kernels in memory only, ``LOSSFUNCS_CAC
 from __future__ import annotations
 
 import builtins
+import contextlib
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ def compile(function: Callable[..., Any], signature: Any, **options: Any) -> Cal
             return function
         try:
             key: object = _key(function, signature, options)
-        except _NoContent:
+        except Exception:  # _NoContent, or an object that cannot even be looked at
             key = (function, signature, repr(sorted(options.items())))
         kernel = _kernels.get(key)
         if kernel is None:
@@ -109,6 +110,8 @@ class _NoContent(Exception):
 
 
 def _key(function: types.FunctionType, signature: Any, options: dict[str, Any]) -> bytes:
+    if _PACKAGE is None:
+        raise _NoContent
     content = _Content()
     content.add("machine", _machine(), "package", _PACKAGE, "options", options)
     content.add(signature, function)
@@ -133,9 +136,9 @@ def _machine() -> tuple[Any, ...]:
     return *versions, sys.implementation.cache_tag, cpu_target.target_context.codegen().magic_tuple(), tuple(settings)
 
 
-def _package_digest() -> bytes:
-    """Digest of this package's sources: they register overloads that no kernel names."""
-    total = hashlib.sha256()
+def _package_digest() -> bytes | None:
+    """Digest of this package's sources: they register overloads that no kernel names. None if they are not in files."""
+    total, found = hashlib.sha256(), False
     root = Path(__file__).parent
     for folder, subfolders, files in os.walk(root):
         subfolders.sort()
@@ -145,7 +148,8 @@ def _package_digest() -> bytes:
                 with open(path, "rb") as file:
                     source = file.read()
                 total.update(f"{os.path.relpath(path, root)}\0{len(source)}\0".encode() + source)
-    return total.digest()
+                found = True
+    return total.digest() if found else None
 
 
 _PACKAGE = _package_digest()  # at import, not at first use: the sources must be those that are running
@@ -339,28 +343,60 @@ class _Record(NamedTuple):
 def _compile(
     function: types.FunctionType, signature: Any, options: dict[str, Any]
 ) -> tuple[Callable[..., Any], _Record | None]:
-    from llvmlite import binding
-    from numba.core.environment import lookup_environment
     from numba.core.registry import cpu_target
 
     _counts["compiled"] += 1
     cpu_target.typing_context.refresh()  # so that functions with a registered overload are known
     dispatcher = _dispatcher(function, options, {})
-    dispatcher.compile(signature)
+    with _optimised_as_a_whole():
+        dispatcher.compile(signature)
     (result,) = dispatcher.overloads.values()
+    try:
+        return result.entry_point, _record(result)
+    except Exception:  # an inside of Numba's that has changed: there is a kernel all the same
+        return result.entry_point, None
+
+
+@contextlib.contextmanager
+def _optimised_as_a_whole() -> Iterator[None]:
+    """Meanwhile functions that only others call are left to the optimisation of the function they are inlined in.
+
+    Numba optimises each function with all that is inlined in it, so that code in the innermost of six would be optimised six times:
+    a third of the compile time. Numba's own lock keeps everybody else's compilations out.
+    """
+    from numba.core.codegen import CPUCodeLibrary
+    from numba.core.compiler_lock import global_compiler_lock
+
+    optimise = getattr(CPUCodeLibrary, "_optimize_final_module", None)
+
+    def outermost(library: Any) -> None:
+        if any(f.name.startswith("_ZN7cpython") for f in library._final_module.functions):
+            optimise(library)
+
+    with global_compiler_lock:
+        if optimise is not None:
+            CPUCodeLibrary._optimize_final_module = outermost
+        try:
+            yield
+        finally:
+            if optimise is not None:
+                CPUCodeLibrary._optimize_final_module = optimise
+
+
+def _record(result: Any) -> _Record | None:
+    """A compile result's record, or None if its code holds addresses or objects of this process."""
+    from llvmlite import binding
+    from numba.core.environment import lookup_environment
+
     library = result.library
-    module = library._final_module
-    symbols = [*module.functions, *module.global_variables]
+    symbols = [*library._final_module.functions, *library._final_module.global_variables]
     externals = [s.name for s in symbols if s.is_declaration and not s.name.startswith("llvm.")]
     environments = [s.name for s in symbols if s.name.startswith("_ZN08NumbaEnv")]
-    whole = (
-        not library.has_dynamic_globals
-        and not result.reload_init
-        and not any(lookup_environment(name).consts for name in environments)
-        and all(map(binding.address_of_symbol, externals))
-    )
-    record = _Record(result.fndesc.llvm_cpython_wrapper_name, environments, externals, library._get_compiled_object())
-    return result.entry_point, record if whole else None
+    if library.has_dynamic_globals or result.reload_init or not all(map(binding.address_of_symbol, externals)):
+        return None
+    if any(lookup_environment(name).consts for name in environments):
+        return None
+    return _Record(result.fndesc.llvm_cpython_wrapper_name, environments, externals, library._get_compiled_object())
 
 
 def _dispatcher(function: types.FunctionType, options: dict[str, Any], done: dict[types.FunctionType, Any]) -> Any:

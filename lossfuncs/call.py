@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import plain
-from .problem import NO_CLASS, Array, BadLabel, Problem, Task, take
+from .problem import NO_CLASS, STRUCTURAL, Array, BadLabel, Problem, Task, is_flat, take
 from .rows import Rows
 
 REDUCTIONS = {None: None, "none": None, "sum": "sum", "mean": "mean", "sum_over_batch_size": "mean",
@@ -46,6 +46,10 @@ class Call:
 
     def check_order(self, order: int) -> None:
         """ValueError unless the first (second) derivative exists."""
+
+    def shortcut(self) -> Any:
+        """A function of y_true and y_pred that gives this call's result for other flat arrays of the same shapes and dtypes, or None."""
+        return None
 
     def divisor(self) -> float:
         """What a total is divided by. Where weights or ignored classes leave nothing, 0 / 0 is 0; for an empty batch it is NaN."""
@@ -85,12 +89,13 @@ class RowsCall(Call):
         self.free_labels = options.get("from_sorted_ids", False) is True  # ids are compared, not used
         if p.ndim == 0:
             raise ValueError("y_pred must have at least one axis, got a number")
-        self.dropped = False
+        t = self.y_true = array("y_true", y_true)
+        self.depends_on_data = entry.labels01 or isinstance(options.get("alpha"), (list, tuple, np.ndarray))
         if labelled:
             axes = self._axes(entry, p)
-            t = self._labels(y_true, p, axes[0])
+            t = self._labels(t, p, axes[0])
         else:
-            t, p = adjust_ranks(array("y_true", y_true), p)
+            t, p = adjust_ranks(t, p)
             axes = self._axes(entry, p)
             if self._per_element(entry, p, sample_weight):
                 t, p = t[:, None], p[:, None]
@@ -121,9 +126,8 @@ class RowsCall(Call):
             raise ValueError(f"axis names one axis twice: {axis!r}")
         return axes
 
-    def _labels(self, y_true: Any, p: Array, axis: int) -> Array:
+    def _labels(self, t: Array, p: Array, axis: int) -> Array:
         """Class numbers as int64, shaped as p without the class axis."""
-        t = array("y_true", y_true)
         wanted = p.shape[:axis] + p.shape[axis + 1 :]
         if t.shape == (*p.shape[:axis], 1, *p.shape[axis + 1 :]):
             t = t.reshape(wanted)
@@ -145,8 +149,6 @@ class RowsCall(Call):
         return rows.pointwise and self.options.get("axis", -1) in (-1, 0)
 
     def _maths_options(self) -> dict[str, Any]:
-        from .table import STRUCTURAL
-
         return {name: value for name, value in self.options.items() if name not in STRUCTURAL}
 
     def _lay_out(self, entry: Any, axes: tuple[int, ...], labelled: bool) -> None:
@@ -198,13 +200,21 @@ class RowsCall(Call):
         try:
             if backend == "numpy":
                 return self._reference(task)
-            from . import cpu
-
-            return cpu.run(problem, task)
+            return cpu_backend().run(problem, task)
         except BadLabel as bad:
             where = np.unravel_index(bad.row, self.shape)
             at = f"[{', '.join(map(str, where))}]" if where else ""
             raise ValueError(f"y_true{at} is {problem.t[bad.row]}, but y_pred has classes 0 to {problem.n - 1}") from None
+
+    def shortcut(self) -> Any:
+        problem = self.problem
+        as_given = self.order is None and not self.depends_on_data and self.valid is None and self.y_pred.size == problem.p.size
+        if not as_given or not is_flat(problem.p, problem.dtype) or problem.m * problem.n == 0:
+            return None
+        if self.y_true.dtype != (np.int64 if problem.labelled else problem.dtype):
+            return None
+        divisor = None if self.reduction is None else self.divisor()
+        return cpu_backend().shortcut(problem, self.shape, self.dtype, divisor)
 
     def _of_nothing(self, task: Task) -> float:
         """No rows, or rows of nothing: those have no mean."""
@@ -245,6 +255,14 @@ class RowsCall(Call):
             return float(np.sum(values * w)) if task.total else 0.0
 
 
+@functools.cache
+def cpu_backend() -> Any:
+    """The Numba backend, imported when the first array needs it."""
+    from . import cpu
+
+    return cpu
+
+
 @functools.lru_cache(maxsize=1024)
 def _cached_plan(rows: Any, n: int, options: tuple[tuple[str, Any], ...]) -> tuple[Rows, tuple[float, ...]]:
     found: tuple[Rows, tuple[float, ...]] = rows(n, **dict(options))
@@ -280,7 +298,7 @@ def array(name: str, x: Any) -> Array:
 
 def is_float(dtype: np.dtype[Any]) -> bool:
     """float16, float32, float64, or ml_dtypes' bfloat16."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    return dtype.kind == "f" or dtype.kind == "V" and dtype.name == "bfloat16"
 
 
 def exact_dtype(t: np.dtype[Any], p: np.dtype[Any]) -> np.dtype[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import cache, plain, threads
-from .problem import Array, BadLabel, Problem, Task, give, is_flat, take
+from .problem import NO_CLASS, Array, BadLabel, Problem, Task, give, is_flat, take
 from .rows import Pass, Rows
 from .schedules import SHORT, Kernel, piece_signature, signature
 
@@ -36,13 +36,13 @@ class Compiled:
         self.seconds_per_element = 0.5e-9
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _rows_kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int) -> Compiled:
     kernel = Kernel(rows, kind, labelled, long, total, order, parameters)
     return Compiled(kernel.rows(), signature(kernel, parameters))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _piece_kernel(rows: Rows, kind: str, index: int, order: int, parameters: int) -> Compiled:
     """The kernel of pass `index` on a piece of a row; of the derivatives for order > 0."""
     kernel = Kernel(rows, kind, False, True, False, order, parameters)
@@ -60,12 +60,54 @@ def run(problem: Problem, task: Task) -> float:
     return _long_rows(problem, task, _cut if anywhere else _pieces)
 
 
+def shortcut(problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any], divisor: float | None) -> Callable[[Array, Array], Any] | None:
+    """`run` for more arrays like these, flat, without weights or ignored classes: what depends on the shapes alone is worked out here.
+
+    With a divisor the result is total / divisor. None if there is no such way; the function itself gives None when a call should go
+    the long way after all: to be shared among threads, or for the error that a label out of range deserves.
+    """
+    m, n, a = problem.m, problem.n, problem.parameters
+    share = 1.0
+    if divisor is not None and problem.rows.pointwise and not problem.labelled:
+        share = _share(problem, n) / _share(problem, m * n)
+        m, n = 1, m * n
+    if n > (LONGEST if divisor is None else CUT) or dtype != problem.dtype or problem.ignore != NO_CLASS:
+        return None
+    kernel = _rows_kernel(problem.rows, _kind(problem), problem.labelled, n > SHORT, divisor is not None, 0, len(a))
+    call, elements, half = kernel.call, m * n, dtype.itemsize == 2
+    chunk = _chunk(n)
+    chunks = -(-m // chunk)
+    into = np.dtype(np.float64) if divisor is not None else dtype
+    size = chunks if divisor is not None else m
+    reshape = shape != (m,)
+
+    def again(t: Array, p: Array) -> Any:
+        if elements * kernel.seconds_per_element > WORTH and threads.get_num_threads() > 1:
+            return None
+        out = np.empty(size, into)
+        t, p = t.ravel(), p.ravel()
+        if half:
+            t, p = _bits(t), _bits(p)
+        if call(t, p, ONE, _bits(out) if half else out, n, m, chunk, 0, chunks, 0, NO_CLASS, a) >= 0:
+            return None
+        if divisor is not None:
+            return np.float64(share * (out[0] if chunks == 1 else _exact_sum(out)) / divisor)
+        return out.reshape(shape)[()] if reshape else out
+
+    return again
+
+
+def _chunk(n: int) -> int:
+    """How many rows of n elements are computed together."""
+    chunk = max(1, CHUNK // n)
+    return chunk - chunk % 64 if chunk > 64 else chunk
+
+
 def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int) -> float:
     """m rows of n elements, from element `start` on."""
     kind, order = _kind(problem), len(task.derivatives)
     kernel = _rows_kernel(problem.rows, kind, problem.labelled, n > SHORT, task.total, order, len(problem.parameters))
-    chunk = max(1, CHUNK // n)
-    chunk -= chunk % 64 if chunk > 64 else 0
+    chunk = _chunk(n)
     chunks = -(-m // chunk)
     w, step = (ONE, 0) if task.weights is None else (task.weights, 1)
     out = np.empty(chunks) if task.total else task.values
@@ -227,7 +269,12 @@ def _exact_sum(x: Array) -> float:
 
 
 def _kind(problem: Problem) -> str:
-    return problem.dtype.name
+    return _name(problem.dtype)
+
+
+@functools.cache
+def _name(dtype: np.dtype[Any]) -> str:
+    return dtype.name
 
 
 def _bits(x: Array) -> Array:

@@ -12,9 +12,7 @@ from .table import Entry
 Array = NDArray[Any]
 
 
-def draw(
-    entry: Entry, shape: tuple[int, ...], rng: np.random.Generator, dtype: Any = np.float64, **options: Any
-) -> tuple[Array, Array]:
+def draw(entry: Entry, shape: tuple[int, ...], rng: np.random.Generator, dtype: Any = np.float64, **options: Any) -> tuple[Array, Array]:
     """y_true and y_pred for `entry`, y_pred of `shape` and `dtype`; `options` as in the call (axis, from_logits)."""
     axis = options.get("axis", -1) if entry.targets in ("index", "one-hot") else -1
     predictions = "logits" if options.get("from_logits") else entry.predictions

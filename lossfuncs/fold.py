@@ -15,15 +15,12 @@ import numba
 from numba.core import types
 
 from . import rows, vectormath
-from .lanes import LANES, add_to, at, column, max_to, min_to, put, scratch, set_to
+from .lanes import (LANES, add_to, at, column, dense_target, labelled_target, max_to, min_to, narrow, put, scratch, set_to,
+                    widen)  # fmt: skip
 from .rows import Pass, Rows, Scalar
 
 inline = numba.njit(nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """For what a kernel is put together from: never called from Python, so it gets no wrapper."""
-
-
-def _identity(x: Any) -> Any:
-    return x
 
 
 class Element:
@@ -45,8 +42,8 @@ class Element:
 
 
 ELEMENTS = {
-    "float64": Element(types.float64, inline(_identity), inline(_identity), vectormath.DOUBLE),
-    "float32": Element(types.float32, inline(lambda x: numba.float64(x)), inline(lambda x: numba.float32(x)), vectormath.SINGLE),
+    "float64": Element(types.float64, widen, widen, vectormath.DOUBLE),
+    "float32": Element(types.float32, widen, narrow, vectormath.SINGLE),
     "float16": Element(types.uint16, vectormath.load_half, vectormath.store_half, vectormath.SINGLE),
     "bfloat16": Element(types.uint16, vectormath.load_bfloat16, vectormath.store_bfloat16, vectormath.SINGLE),
 }
@@ -61,9 +58,8 @@ class Fold:
 
     def __init__(self, rows: Rows, element: Element, labelled: bool, long: bool) -> None:
         self.element, self.labelled, self.long = element, labelled, long
-        self.target = self._target()
-        # Labels are not walked along the row.
-        self.along = inline(lambda t, j: t) if labelled else inline(lambda t, j: at(t, j * LANES))
+        self.stride = 0 if labelled else LANES  # labels are not walked along the row
+        self.target = labelled_target(long) if labelled else dense_target(element.load)
         # Only ids that are sorted already are compared with any number; everything else needs a label that is a class.
         self.strict = labelled and any(one.op in ("dot", "pick", "argmax") for one in rows.passes)
         self.count = sum(one.count for one in rows.passes)
@@ -72,37 +68,26 @@ class Fold:
         self.each = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]
         self.all = functools.reduce(_then, self.each)
 
-    def _target(self) -> Any:
-        load, long = self.element.load, self.long
-        if not self.labelled:
-            return inline(lambda K, t, j, lane: load(t[lane]))
-        if long:
-            return inline(lambda K, t, j, lane: 1.0 if K[lane] == j * LANES + lane else 0.0)
-        return inline(lambda K, t, j, lane: 1.0 if K[lane] == j else 0.0)
-
     def _sweep(self, step: Any, slot: int, count: int, start: float, combine: Any) -> Any:
         """Start `count` totals, let `step(S, K, t, p, j, lane, wanted, a)` take in each element, combine the lanes of a long row."""
-        along = self.along
-
-        @inline
-        def begin(S: Any) -> None:
-            for lane in range(count * LANES):
-                put(S, slot * LANES + lane, start)
+        stride = self.stride
 
         @inline
         def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            begin(S)
+            for lane in range(count * LANES):
+                put(S, slot * LANES + lane, start)
             for j in range(n):
                 for lane in range(LANES):
-                    step(S, K, along(t, j), at(p, j * LANES), j, lane, True, a)
+                    step(S, K, at(t, j * stride), at(p, j * LANES), j, lane, True, a)
 
         @inline
         def long(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            begin(S)
+            for lane in range(count * LANES):
+                put(S, slot * LANES + lane, start)
             full = n // LANES
             for j in range(full):
                 for lane in range(LANES):
-                    step(S, K, along(t, j), at(p, j * LANES), j, lane, True, a)
+                    step(S, K, at(t, j * stride), at(p, j * LANES), j, lane, True, a)
             rest = n - full * LANES
             if rest:
                 for lane in range(LANES):

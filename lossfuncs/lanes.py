@@ -134,6 +134,83 @@ def set_to(typing: Any, p: Any, lane: Any, values: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def widen(typing: Any, x: Any) -> Any:
+    """A float32 or float64 as float64."""
+    return types.float64(x), lambda context, builder, signature, args: context.cast(builder, args[0], x, types.float64)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def narrow(typing: Any, x: Any) -> Any:
+    """A float64 rounded to float32."""
+    return types.float32(types.float64), lambda context, builder, signature, args: builder.fptrunc(args[0], ir.FloatType())
+
+
+def dense_target(load: Any) -> Any:
+    """An intrinsic (K, t, j, lane) -> the target at element j of that lane; t is the address of the first lane's."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def target(typing: Any, K: Any, t: Any, j: Any, lane: Any) -> Any:
+        _, read = load._defn(typing, t.dtype)
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return read(context, builder, signature, [builder.load(builder.gep(args[1], [args[3]]))])
+
+        return types.float64(K, t, types.intp, types.intp), emit
+
+    return target
+
+
+def labelled_target(long: bool) -> Any:
+    """The same of a one-hot row that is given by its label K[lane]. In a long row, step j and the lane make the element."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def target(typing: Any, K: Any, t: Any, j: Any, lane: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            K, _, j, lane = args
+            element = builder.add(builder.mul(j, _INDEX(LANES)), lane) if long else j
+            hit = builder.icmp_signed("==", builder.load(builder.gep(K, [lane])), element)
+            return builder.uitofp(hit, ir.DoubleType())
+
+        return types.float64(K, t, types.intp, types.intp), emit
+
+    return target
+
+
+VALID, IGNORED, BAD = 0.0, 1.0, 2.0
+
+
+def judge(labelled: bool) -> Any:
+    """An intrinsic (x, status): x of a valid row, 0 of an ignored one, NaN of one whose label is out of range."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def judged(typing: Any, x: Any, status: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x, status = args
+            if not labelled:
+                return x
+            double = ir.DoubleType()
+            is_valid, is_ignored = (builder.fcmp_ordered("==", status, double(k)) for k in (VALID, IGNORED))
+            return builder.select(is_valid, x, builder.select(is_ignored, double(0.0), double(float("nan"))))
+
+        return types.float64(types.float64, types.float64), emit
+
+    return judged
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def no_labels(typing: Any, t: Any, first: Any, step: Any, lanes: Any, classes: Any, ignore: Any, K: Any, status: Any) -> Any:
+    """There is nothing to check: -1."""
+    return types.int64(t, first, step, lanes, classes, ignore, K, status), lambda *_: _INDEX(-1)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, grad: Any, hess: Any, row: Any, lanes: Any,
+                  n: Any, scale: Any, a: Any) -> Any:  # fmt: skip
+    """Nothing is asked for."""
+    return types.void(S, W, status, K, t, p, grad, hess, row, lanes, n, scale, a), lambda context, *_: context.get_dummy_value()
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def transpose8(typing: Any, into: Any, into_stride: Any, source: Any, source_stride: Any) -> Any:
     """into[j*into_stride + r] = source[r*source_stride + j] for an 8 x 8 block: three rounds of swaps, no gather."""
 

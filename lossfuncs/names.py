@@ -30,20 +30,14 @@ LOSSES = {
     "Loss": "Loss:-cccc",
     "LossFunctionWrapper": "LossFunctionWrapper:-ccCC",
     "mean_absolute_error": "mae:fffff mean_absolute_error:fffff MAE:fffff MeanAbsoluteError:-cccc",
-    "mean_absolute_percentage_error": (
-        "mape:fffff mean_absolute_percentage_error:fffff MAPE:fffff MeanAbsolutePercentageError:-cccc"
-    ),
+    "mean_absolute_percentage_error": ("mape:fffff mean_absolute_percentage_error:fffff MAPE:fffff MeanAbsolutePercentageError:-cccc"),
     "mean_squared_error": "mse:fffff mean_squared_error:fffff MSE:fffff MeanSquaredError:-cccc",
-    "mean_squared_logarithmic_error": (
-        "msle:fffff mean_squared_logarithmic_error:fffff MSLE:fffff MeanSquaredLogarithmicError:-cccc"
-    ),
+    "mean_squared_logarithmic_error": ("msle:fffff mean_squared_logarithmic_error:fffff MSLE:fffff MeanSquaredLogarithmicError:-cccc"),
     "poisson": "poisson:fffff Poisson:-cccc",
     "sparse_categorical_crossentropy": "sparse_categorical_crossentropy:fffff SparseCategoricalCrossentropy:-cccc",
     "squared_hinge": "squared_hinge:fffff SquaredHinge:-cccc",
     "tversky": "tversky:----f Tversky:----c",
-    "categorical_generalized_cross_entropy": (
-        "CategoricalGeneralizedCrossEntropy:----- categorical_generalized_cross_entropy:----- "
-    ),
+    "categorical_generalized_cross_entropy": ("CategoricalGeneralizedCrossEntropy:----- categorical_generalized_cross_entropy:----- "),
 }
 
 METRICS = {
@@ -67,16 +61,12 @@ METRICS = {
     "log_cosh": "logcosh:ffff- log_cosh:--ff- log_cosh_error:----c LogCoshError:-cccc",
     "Mean": "mean:----c Mean:-cccc",
     "mean_absolute_error": "mae:ffffc mean_absolute_error:ffffc MAE:ffffc MeanAbsoluteError:-cccc",
-    "mean_absolute_percentage_error": (
-        "mape:ffffc mean_absolute_percentage_error:ffffc MAPE:ffffc MeanAbsolutePercentageError:-cccc"
-    ),
+    "mean_absolute_percentage_error": ("mape:ffffc mean_absolute_percentage_error:ffffc MAPE:ffffc MeanAbsolutePercentageError:-cccc"),
     "MeanIoU": "mean_io_u:----C MeanIoU:-ccCC",
     "MeanMetricWrapper": "mean_metric_wrapper:----C MeanMetricWrapper:-ccCC",
     "MeanRelativeError": "MeanRelativeError:--cC-",
     "mean_squared_error": "mse:ffffc mean_squared_error:ffffc MSE:ffffc MeanSquaredError:-cccc",
-    "mean_squared_logarithmic_error": (
-        "msle:ffffc mean_squared_logarithmic_error:ffffc MSLE:ffffc MeanSquaredLogarithmicError:-cccc"
-    ),
+    "mean_squared_logarithmic_error": ("msle:ffffc mean_squared_logarithmic_error:ffffc MSLE:ffffc MeanSquaredLogarithmicError:-cccc"),
     "MeanTensor": "MeanTensor:--cc-",
     "Metric": "metric:----c Metric:-cc-c",
     "OneHotIoU": "one_hot_io_u:----C OneHotIoU:---CC",
@@ -92,9 +82,7 @@ METRICS = {
     "SensitivityAtSpecificity": "sensitivity_at_specificity:----C SensitivityAtSpecificity:-ccCC",
     "sparse_categorical_accuracy": "sparse_categorical_accuracy:ffffc SparseCategoricalAccuracy:-cccc",
     "sparse_categorical_crossentropy": "sparse_categorical_crossentropy:ffffc SparseCategoricalCrossentropy:-cccc",
-    "sparse_top_k_categorical_accuracy": (
-        "sparse_top_k_categorical_accuracy:ffffc SparseTopKCategoricalAccuracy:-cccc "
-    ),
+    "sparse_top_k_categorical_accuracy": ("sparse_top_k_categorical_accuracy:ffffc SparseTopKCategoricalAccuracy:-cccc "),
     "SpecificityAtSensitivity": "specificity_at_sensitivity:----C SpecificityAtSensitivity:-ccCC",
     "squared_hinge": "squared_hinge:ffffc SquaredHinge:-cccc",
     "Sum": "sum:----c Sum:-cccc",

@@ -51,13 +51,13 @@ NUMPY: dict[Any, Any] = {
 }  # fmt: skip
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def on_arrays(function: Scalar) -> Any:
     """A scalar function of the contract, evaluated on arrays."""
     return bind(function, NUMPY, lambda f: f)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def element_by_element(function: Scalar, outputs: int = 1) -> Any:
     """A user's own scalar function, branches and all, on arrays: dull, and right."""
     return np.vectorize(on_arrays(function), otypes="d" * outputs)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from .rows import Rows
 
 Array = NDArray[Any]
+# Options that say where the rows lie, which of them count, or which pairs there are: not seen by the row maths.
+STRUCTURAL = frozenset({"axis", "ignore_class", "ref_labels", "ref_embeddings", "remove_diagonal"})
 NO_CLASS = -(2**63)  # ignore_class where there is none
 
 

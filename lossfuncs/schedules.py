@@ -9,45 +9,42 @@ float32 and half data are computed in float64 and rounded once. No schedule know
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from numba.core import types
 
 from . import plain
 from .fold import ELEMENTS, Fold, inline, tree
-from .lanes import LANES, add_to, at, column, pointer, put, scratch, set_to, transpose8
+from .lanes import (BAD, IGNORED, LANES, VALID, add_to, at, column, dense_target, judge, labelled_target, no_derivative, no_labels, pointer,
+                    put, scratch, set_to, transpose8)  # fmt: skip
 from .rows import Rows
 
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 
-_VALID, _IGNORED, _BAD = 0.0, 1.0, 2.0
+def _labels(strict: bool) -> Any:
+    """check(...): read each lane's label once, and return the first lane whose label is out of range, or -1."""
+
+    @inline
+    def check(t: Any, first: int, step: int, lanes: int, classes: int, ignore: int, K: Any, status: Any) -> int:
+        bad = -1
+        for lane in range(LANES):
+            k = t[first + lane * step] if lane < lanes else 0
+            valid, ignored = (k >= 0) & (k < classes) | (not strict), k == ignore
+            put(status, lane, IGNORED if ignored else (VALID if valid else BAD))
+            if bad < 0 and not (valid | ignored):
+                bad = lane
+            put(K, lane, k if valid else 0)
+        return bad
+
+    return check
 
 
 @inline
-def _labels(t: Any, first: int, step: int, lanes: int, classes: int, ignore: int, strict: bool, K: Any, status: Any) -> int:
-    """Read each label once and check it; return the first lane whose label is out of range, or -1."""
-    bad = -1
-    for lane in range(LANES):
-        k = t[first + lane * step] if lane < lanes else 0
-        valid, ignored = (k >= 0) & (k < classes), k == ignore
-        put(status, lane, _IGNORED if ignored else (_VALID if valid | (not strict) else _BAD))
-        if strict and bad < 0 and not (valid | ignored):
-            bad = lane
-        put(K, lane, k if valid | (not strict) else 0)
-    return bad
-
-
-@inline
-def _no_labels(t: Any, first: int, step: int, lanes: int, classes: int, ignore: int, strict: bool, K: Any, status: Any) -> int:
-    for lane in range(LANES):
-        put(status, lane, _VALID)
-    return -1
-
-
-@inline
-def _transposed(into: Any, x: Any, n: int, lanes: int) -> None:
-    """into[j*64 + r] = x[r*n + j] for `lanes` rows of n elements; zeros in the other lanes."""
+def _transposed(x: Any, first: int, lanes: int, n: int, into: Any) -> Any:
+    """into[j*64 + r] = element j of row first + r, for `lanes` rows of n; zeros in the other lanes."""
+    if n == 1 and lanes == LANES:  # one element a lane already
+        return at(x, first)
+    x = at(x, first * n)
     blocks = lanes // 8 * 8 if n >= 8 else 0
     for r in range(0, blocks, 8):
         for j in range(0, n - 7, 8):
@@ -58,13 +55,14 @@ def _transposed(into: Any, x: Any, n: int, lanes: int) -> None:
         for j in range(n):
             for r in range(LANES):
                 put(into, j * LANES + r, x[r * n + j])
-        return
+        return into
     for r in range(blocks, lanes):
         for j in range(n):
             put(into, j * LANES + r, x[r * n + j])
     for j in range(n):
         for r in range(lanes, LANES):
             put(into, j * LANES + r, 0)
+    return into
 
 
 @inline
@@ -85,7 +83,7 @@ class Kernel:
     """The parts of one kernel: a loss's rows for one element kind, with labels or dense targets, and what is asked of it.
 
     `order` 0 gives values, 1 the gradient too, 2 the second derivative as well. With `total`, w * value is added up over a chunk
-    of rows instead of being stored.
+    of rows instead of the values being stored.
     """
 
     def __init__(self, rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int) -> None:
@@ -97,52 +95,58 @@ class Kernel:
         self.around = self.element.bind(rows.around or _totals_themselves)
         self.constants = plain.constants(rows, self.fold.count, parameters)
         self.derivatives = [self.element.bind(f) for f in (rows.slope, rows.curve)[:order] if f is not None]
-        self.check = _labels if labelled else _no_labels
+        self.check = _labels(self.fold.strict) if labelled else no_labels
+        self.judge = judge(labelled)
         self.lanes, self.lane_labels = scratch(LANES, types.float64), scratch(LANES, types.int64)
 
     def finish(self) -> Any:
-        """From the totals R of up to 64 rows, one a lane, to their values: weighted and added to acc, or stored from out[first] on."""
-        value, read, store, total, lanes64 = self.value, self.read, self.element.store, self.total, self.lanes
+        """From the totals S of up to 64 rows, one a lane, to their values: weighted and added to acc, or stored from out[first] on."""
+        value, read, store, judge = self.value, self.read, self.element.store, self.judge
 
         @inline
-        def values(R: Any, status: Any, V: Any, n: int, a: Any) -> None:
+        def add(S: Any, status: Any, W: Any, out: Any, acc: Any, first: int, lanes: int, n: int, a: Any) -> None:
             for lane in range(LANES):
-                v = value(read(R, lane), float(n), *a)
-                put(V, lane, v if status[lane] == _VALID else (0.0 if status[lane] == _IGNORED else math.nan))
+                v = judge(value(read(S, lane), float(n), *a), status[lane]) * W[lane]
+                put(acc, lane, acc[lane] + (v if lane < lanes else 0.0))
 
         @inline
-        def add(R: Any, status: Any, W: Any, out: Any, acc: Any, first: int, lanes: int, n: int, a: Any) -> None:
-            V = lanes64()
-            values(R, status, V, n, a)
+        def keep(S: Any, status: Any, W: Any, out: Any, acc: Any, first: int, lanes: int, n: int, a: Any) -> None:
             for lane in range(LANES):
-                put(acc, lane, acc[lane] + (V[lane] * W[lane] if lane < lanes else 0.0))
-
-        @inline
-        def keep(R: Any, status: Any, W: Any, out: Any, acc: Any, first: int, lanes: int, n: int, a: Any) -> None:
-            V = lanes64()
-            values(R, status, V, n, a)
+                put(W, lane, judge(value(read(S, lane), float(n), *a), status[lane]))
             for lane in range(lanes):
-                put(out, first + lane, store(V[lane]))
+                put(out, first + lane, store(W[lane]))
 
-        return add if total else keep
+        return add if self.total else keep
 
     def short(self) -> Any:
         """group(...): up to 64 rows side by side, one a lane."""
-        fold, load, store, read, around = self.fold.all, self.element.load, self.element.store, self.read, self.around
-        target, along, strict = self.fold.target, self.fold.along, self.fold.strict
-        constant, block = column(self.constants), scratch(LANES * SHORT, self.element.type)
-        totals, lanes64, labels64, spread = self.fold.totals, self.lanes, self.lane_labels, scratch(self.constants * LANES, types.float64)
-        check, finish = self.check, self.finish()
+        fold, check, finish, derive = self.fold.all, self.check, self.finish(), self._derive_short()
+        totals, lanes64, labels64 = self.fold.totals, self.lanes, self.lane_labels
+        block = scratch(LANES * SHORT, self.element.type)
+        targets = inline(lambda x, first, lanes, n, into: x) if self.labelled else _transposed
+        targets_block = scratch(0, types.int64) if self.labelled else block
 
         @inline
-        def laid(x: Any, first: int, lanes: int, n: int, into: Any) -> Any:
-            if n == 1 and lanes == LANES:  # already one element a lane
-                return at(x, first)
-            _transposed(into, at(x, first * n), n, lanes)
-            return into
+        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
+                  ignore: int, scale: float, a: Any) -> int:  # fmt: skip
+            S, W, status, K = totals(), lanes64(), lanes64(), labels64()
+            bad = check(t, first, 1, lanes, n, ignore, K, status)
+            T, P = targets(t, first, lanes, n, targets_block()), _transposed(p, first, lanes, n, block())
+            fold(S, K, T, P, T, P, n, a)
+            for lane in range(LANES):
+                put(W, lane, w[(first + lane) * wstep] if lane < lanes else 0.0)
+            derive(S, W, status, K, T, P, grad, hess, first, lanes, n, scale, a)
+            finish(S, status, W, out, acc, first, lanes, n, a)
+            return bad
 
-        targets_block = scratch(0, types.int64) if self.labelled else block
-        targets_laid = inline(lambda x, first, lanes, n, into: x) if self.labelled else laid
+        return group
+
+    def _derive_short(self) -> Any:
+        if not self.order:
+            return no_derivative
+        load, store, read, around, judge = self.element.load, self.element.store, self.read, self.around, self.judge
+        target, stride, constant = self.fold.target, self.fold.stride, column(self.constants)
+        block, spread, lanes64 = scratch(LANES * SHORT, self.element.type), scratch(self.constants * LANES, types.float64), self.lanes
 
         def derivative(f: Any) -> Any:
             @inline
@@ -150,37 +154,31 @@ class Kernel:
                 G = block()
                 for j in range(n):
                     for lane in range(LANES):
-                        y = target(K, along(t, j), j, lane)
+                        y = target(K, at(t, j * stride), j, lane)
                         put(G, j * LANES + lane, store(f(constant(C, lane), y, load(p[j * LANES + lane]), *a) * U[lane]))
                 _transposed_back(into, G, n, lanes)
 
             return derive
 
-        derive = _nothing_or([derivative(f) for f in self.derivatives])
+        first_one, second = _one_or_both([derivative(f) for f in self.derivatives])
 
         @inline
-        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
-                  ignore: int, scale: float, a: Any) -> int:  # fmt: skip
-            S, W, U, status, K, C = totals(), lanes64(), lanes64(), lanes64(), labels64(), spread()
-            bad = check(t, first, 1, lanes, n, ignore, strict, K, status)
-            T, P = targets_laid(t, first, lanes, n, targets_block()), laid(p, first, lanes, n, block())
-            fold(S, K, T, P, T, P, n, a)
+        def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, grad: Any, hess: Any, row: int, lanes: int, n: int,
+                   scale: float, a: Any) -> None:  # fmt: skip
+            C, U = spread(), lanes64()
             for lane in range(LANES):
-                put(W, lane, w[(first + lane) * wstep] if lane < lanes else 0.0)
-                put(U, lane, _upstream(W[lane] * scale, status[lane]))
+                put(U, lane, judge(W[lane] * scale, status[lane]))
                 set_to(C, lane, around(read(S, lane), float(n), *a))
-            derive(C, U, K, T, P, at(grad, first * n), at(hess, first * n), lanes, n, a)
-            finish(S, status, W, out, acc, first, lanes, n, a)
-            return bad
+            first_one(C, U, K, t, p, at(grad, row * n), lanes, n, a)
+            second(C, U, K, t, p, at(hess, row * n), lanes, n, a)
 
-        return group
+        return derive
 
     def long_(self) -> Any:
         """group(...): up to 64 rows one after the other, the lanes within the row."""
-        fold, load, store, read, around = self.fold.all, self.element.load, self.element.store, self.read, self.around
-        labelled, strict, count = self.labelled, self.fold.strict, self.fold.count
+        fold, check, finish, derive = self.fold.all, self.check, self.finish(), self._derive_long()
+        count, read, labelled = self.fold.count, self.read, self.labelled
         totals, lanes64, labels64, tail = self.fold.totals, self.lanes, self.lane_labels, scratch(LANES, self.element.type)
-        check, finish = self.check, self.finish()
 
         @inline
         def row_of(x: Any, row: int, n: int, rest: Any) -> Any:
@@ -190,48 +188,61 @@ class Kernel:
                 put(rest, j, x[n // LANES * LANES + j])
             return x
 
+        targets = inline(lambda x, row, n, rest: x) if labelled else row_of
         targets_tail = scratch(0, types.int64) if labelled else tail
-        targets_of = inline(lambda x, row, n, rest: x) if labelled else row_of
-        target = inline(lambda k, t, j: 1.0 if j == k else 0.0) if labelled else inline(lambda k, t, j: load(t[j]))
-
-        def derivative(f: Any) -> Any:
-            @inline
-            def derive(c: Any, u: float, K: Any, t: Any, p: Any, into: Any, lanes: int, n: int, a: Any) -> None:
-                k = K[0]
-                for j in range(n):
-                    put(into, j, store(f(c, target(k, t, j), load(p[j]), *a) * u))
-
-            return derive
-
-        derive = _nothing_or([derivative(f) for f in self.derivatives])
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
                   ignore: int, scale: float, a: Any) -> int:  # fmt: skip
-            S, R, W, status, row_status, K, rest_t, rest_p = (
+            S, R, W, status, one, K, rest_t, rest_p = (
                 totals(), totals(), lanes64(), lanes64(), lanes64(), labels64(), targets_tail(), tail())  # fmt: skip
             bad = -1
             for lane in range(LANES):
-                put(W, lane, 0.0)
-                put(status, lane, _VALID)
-            for lane in range(lanes):
-                row = first + lane
-                if check(t, row, 0, LANES, n, ignore, strict, K, row_status) >= 0 and bad < 0:
-                    bad = lane
-                T, P = targets_of(t, row, n, rest_t), row_of(p, row, n, rest_p)
-                fold(S, K, T, P, rest_t, rest_p, n, a)
-                put(status, lane, row_status[0])
-                put(W, lane, w[row * wstep])
-                set_to(R, lane, read(S, 0))
-                u = _upstream(W[lane] * scale, status[lane])
-                derive(around(read(S, 0), float(n), *a), u, K, T, P, at(grad, row * n), at(hess, row * n), lanes, n, a)
+                put(W, lane, w[(first + lane) * wstep] if lane < lanes else 0.0)
+                put(status, lane, VALID)
             for q in range(count):
                 for lane in range(lanes, LANES):
                     put(R, q * LANES + lane, 1.0)
+            put(one, 0, VALID)
+            for lane in range(lanes):
+                row = first + lane
+                if check(t, row, 0, LANES, n, ignore, K, one) >= 0 and bad < 0:
+                    bad = lane
+                T, P = targets(t, row, n, rest_t), row_of(p, row, n, rest_p)
+                fold(S, K, T, P, rest_t, rest_p, n, a)
+                put(status, lane, one[0])
+                set_to(R, lane, read(S, 0))
+                derive(S, at(W, lane), one, K, T, P, grad, hess, row, lanes, n, scale, a)
             finish(R, status, W, out, acc, first, lanes, n, a)
             return bad
 
         return group
+
+    def _derive_long(self) -> Any:
+        if not self.order:
+            return no_derivative
+        load, store, read, around, judge = self.element.load, self.element.store, self.read, self.around, self.judge
+        target = labelled_target(False) if self.labelled else dense_target(load)
+        step = 0 if self.labelled else 1
+
+        def derivative(f: Any) -> Any:
+            @inline
+            def derive(c: Any, u: float, K: Any, t: Any, p: Any, into: Any, n: int, a: Any) -> None:
+                for j in range(n):
+                    put(into, j, store(f(c, target(K, at(t, j * step), j, 0), load(p[j]), *a) * u))
+
+            return derive
+
+        first_one, second = _one_or_both([derivative(f) for f in self.derivatives])
+
+        @inline
+        def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, grad: Any, hess: Any, row: int, lanes: int, n: int,
+                   scale: float, a: Any) -> None:  # fmt: skip
+            c, u = around(read(S, 0), float(n), *a), judge(W[0] * scale, status[0])
+            first_one(c, u, K, t, p, at(grad, row * n), n, a)
+            second(c, u, K, t, p, at(hess, row * n), n, a)
+
+        return derive
 
     def rows(self) -> Any:
         """The kernel over whole rows: chunks [begin, end) of `chunk` rows each, of m rows of n elements.
@@ -335,11 +346,6 @@ def piece_signature(kernel: Kernel, parameters: int, gradient: bool) -> Any:
 
 
 @inline
-def _upstream(weight: float, status: float) -> float:
-    return weight if status == _VALID else (0.0 if status == _IGNORED else math.nan)
-
-
-@inline
 def _sum_of_lanes(x: Any) -> float:
     return tree(x, add_to)
 
@@ -348,18 +354,8 @@ def _totals_themselves(s: Any, n: float, *a: float) -> Any:
     return s
 
 
-def _nothing_or(derivatives: list[Any]) -> Any:
-    """derive(c, u, K, t, p, grad, hess, lanes, n, a): none, the first, or both."""
-    if not derivatives:
-        return inline(lambda c, u, K, t, p, grad, hess, lanes, n, a: None)
-    first = derivatives[0]
-    if len(derivatives) == 1:
-        return inline(lambda c, u, K, t, p, grad, hess, lanes, n, a: first(c, u, K, t, p, grad, lanes, n, a))
-    second = derivatives[1]
-
-    @inline
-    def both(c: Any, u: Any, K: Any, t: Any, p: Any, grad: Any, hess: Any, lanes: int, n: int, a: Any) -> None:
-        first(c, u, K, t, p, grad, lanes, n, a)
-        second(c, u, K, t, p, hess, lanes, n, a)
-
-    return both
+def _one_or_both(derivatives: list[Any]) -> tuple[Any, Any]:
+    """The gradient and the second derivative; where only one is asked for, the other does nothing."""
+    if len(derivatives) == 2:
+        return derivatives[0], derivatives[1]
+    return derivatives[0], inline(lambda *args: None)

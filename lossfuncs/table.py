@@ -104,10 +104,8 @@ from .metrics.correlation import (
 )
 from .metrics.correlation import cosine_rows as cosine_metric_rows
 from .metrics.correlation import cosine_similarity as cosine_metric
+from .problem import STRUCTURAL as STRUCTURAL
 from .rows import Rows
-
-# Options that say where the rows lie, which of them count, or which pairs there are: not seen by the row maths.
-STRUCTURAL = frozenset({"axis", "ignore_class", "ref_labels", "ref_embeddings", "remove_diagonal"})
 
 
 class Entry(NamedTuple):

@@ -2,7 +2,7 @@
 
 Waking a thread that sleeps costs 20-50 us. A worker that has just worked, and a caller whose workers are about to
 finish, therefore watch a counter for about 100 us before they sleep. They do so in machine code without the GIL, and
-give up the core at every look, so that a machine with more threads than cores loses nothing by it.
+soon yield the core at every look, so that a machine with more threads than cores loses next to nothing by it.
 """
 
 from __future__ import annotations
@@ -88,10 +88,7 @@ class _Job:
             self.work()
         finally:
             self.pending.clear()
-            for seat in seats:
-                if not seat.belongs_to("caller"):
-                    pool.watch.until_left(seat)
-                seat.job = None  # a worker may yet find the seat in the queue: let it not keep the caller's arrays
+            self.close(seats, pool.watch)
         if self.errors:
             error = min(self.errors, key=lambda item: (isinstance(item[1], Exception), item[0]))[1]
             self.errors.clear()  # an error refers to this frame, which must not refer to it
@@ -100,6 +97,19 @@ class _Job:
             finally:
                 del error
         return self.results
+
+    def close(self, seats: list[_Seat], watch: _Watch) -> None:
+        """Wait until no worker is at the job; an interrupt meanwhile is raised only then."""
+        interrupt = None
+        for seat in seats:
+            while not seat.belongs_to("caller") and not seat.left:
+                try:
+                    watch.until_left(seat)
+                except KeyboardInterrupt as error:
+                    interrupt = error
+            seat.job = None  # a worker may yet find the seat in the queue: let it not keep the caller's arrays
+        if interrupt:
+            raise interrupt
 
     def work(self) -> None:
         while True:
@@ -279,13 +289,13 @@ def _pool_with(workers: int) -> _Pool:
 def _forget() -> None:
     """In the child of a fork: the workers stayed behind."""
     global _lock, _local, _pool
-    _lock, _local, _pool = threading.Lock(), _Local(), None
+    _lock, _local, _pool = threading.RLock(), _Local(), None
 
 
 _num_threads: int | None = None
 _pool: _Pool | None = None
 _local = _Local()
-_lock = threading.Lock()  # held to start workers, and across a fork
+_lock = threading.RLock()  # held to start workers, and across a fork
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=lambda: _lock.acquire(), after_in_parent=lambda: _lock.release(), after_in_child=_forget)

@@ -203,20 +203,23 @@ EXPM1 = (
 )  # fmt: skip
 # exp(r), relative error 2^-38.9, and exp(0) = 1 to the last bit
 EXP = (1.0, *EXPM1)
-# 2 atanh(s)/s in s^2 <= ((sqrt(2) - 1)/(sqrt(2) + 1))^2, relative error 2^-37.7
-ATANH = (2.000000000008424, 0.6666666524045789, 0.4000038586833541, 0.28534985958721454, 0.23617465435800752)
-# the same in s^2 <= (1/3)^2, relative error 2^-38.5
+# 2 atanh(t/2)/t in t^2 <= ((2 sqrt(2) - 2)/(sqrt(2) + 1))^2, relative error 2^-37.7
+ATANH = (1.000000000004212, 0.08333333155057236, 0.012500120583854815, 0.0022292957780251136, 0.00046127862179298345)
+# the same in t^2 <= (2/3)^2, relative error 2^-38.5
 ATANH_WIDE = (
-    2.0000000000050284, 0.6666666622732285, 0.4000006253989092, 0.2856810263493797, 0.22305878129301993, 0.1711651620102562,
-    0.21878665737295158,
+    1.0000000000025142, 0.08333333278415356, 0.012500019543715912, 0.002231883018354529, 0.00043566168221292954,
+    8.357673926282041e-05, 2.670735563634663e-05,
 )  # fmt: skip
 # log(cosh(x))/x^2 in x^2 <= 0.6^2, relative error 2^-36.4
 LOG_COSH = (
     0.49999999999452677, -0.0833333318281957, 0.022222154433580145, -0.006744880916372481, 0.0021775593299268735, -0.000698542474118897,
     0.0001678764812214077,
 )  # fmt: skip
-# 2 atanh(s)/(s ln2) in s^2 <= ((sqrt(2) - 1)/(sqrt(2) + 1))^2, relative error 2^-45.0
-LOG2 = (2.88539008177785, 0.9617966941133057, 0.5770779423769504, 0.41220925104433, 0.31990575530912474, 0.2828992804167811)
+# 2 atanh(t/2)/(t ln2) in t^2 <= ((2 sqrt(2) - 2)/(sqrt(2) + 1))^2, relative error 2^-45.0
+LOG2 = (
+    1.442695040888925, 0.12022458676416321, 0.0180336856992797, 0.003220384773783828, 0.0006248159283381343,
+    0.0001381344142660064,
+)  # fmt: skip
 # (exp(r) - 1 - r)/r^2 for |r| <= ln2/2, error times r 2^-59.9
 EXP_TAIL = (
     0.5, 0.1666666666666667, 0.041666666666666685, 0.008333333333326141, 0.0013888888888874396, 0.00019841269874801805,
@@ -228,17 +231,17 @@ LOG_COSH_TAIL = (
     0.00025657694488231996, -9.096482323226753e-05, 3.2665367132191286e-05, -1.1606374705842431e-05, 3.702401536406767e-06,
     -7.631808248179799e-07,
 )  # fmt: skip
-# (2 atanh(s)/s - 2 - 2/3 s^2)/s^4 in s^2 <= ((sqrt(2) - 1)/(sqrt(2) + 1))^2, error times s^4/2 2^-65.8
+# (2 atanh(t/2)/t - 1 - t^2/12)/t^4 in t^2 <= ((2 sqrt(2) - 2)/(sqrt(2) + 1))^2, error times t^4 2^-65.8
 ATANH_TAIL = (
-    0.40000000000002256, 0.285714285701002, 0.22222222519803195, 0.1818178437823811, 0.1538675679192885, 0.13256830888476126,
-    0.13196201749561282,
+    0.012500000000000705, 0.002232142857039078, 0.00043402778358990615, 8.877824403436578e-05, 1.878266209952252e-05,
+    4.045663723289833e-06, 1.0067902946137452e-06,
 )  # fmt: skip
-# the same in s^2 <= (1/3)^2, error times s^4/2 2^-58.9
+# the same in t^2 <= (2/3)^2, error times t^4 2^-58.9
 ATANH_WIDE_TAIL = (
-    0.40000000000053404, 0.2857142855884702, 0.22222223375236602, 0.1818176259545814, 0.15386199347907462, 0.13305319522671405,
-    0.12074217173432712, 0.08470201632523337, 0.16791827312286542,
+    0.012500000000016689, 0.0022321428561599232, 0.0004340278002975899, 8.877813767313545e-05, 1.87819816258636e-05,
+    4.060461280112123e-06, 9.211896647211237e-07, 1.6155627503439593e-07, 8.006967216628333e-08,
 )  # fmt: skip
-TWO_THIRDS_HIGH, TWO_THIRDS_LOW = 2 / 3, 3.700743415417188e-17
+TWELFTH_HIGH, TWELFTH_LOW = 1 / 12, 4.625929269271485e-18
 
 
 # --- SINGLE: the polynomial carries the whole of the function.
@@ -295,9 +298,9 @@ def _sigmoid_single(x: Value) -> Value:
 
 
 def _log1p_reduced(f: Value, coefficients: Sequence[float]) -> Value:
-    """log(1 + f) = 2 atanh(s), s = f/(2 + f). The division is as fast as the eight more terms of a polynomial in f."""
-    s = f / (2.0 + f)
-    return s * polynomial(s * s, coefficients)
+    """log(1 + f) = 2 atanh(t/2), t = f/(1 + f/2). The division is as fast as the eight more terms of a polynomial in f."""
+    t = f / fma(f, 0.5, 1.0)
+    return t * polynomial(t * t, coefficients)
 
 
 def _softplus_single(x: Value) -> Value:
@@ -424,18 +427,19 @@ def _expm1_double(x: Value) -> Value:
     return where(x.call("fabs") < 2.0**-54, x, 2.0 * (head + tail))
 
 
-def _quotient(a: Value, a_tail: Operand, d: Value, d_tail: Value) -> Value:
-    """(a + a_tail)/(d + d_tail): a first quotient and what its remainder adds to it."""
+def _quotient(a: Value, a_tail: Operand, d: Value, d_tail: Value) -> tuple[Value, Value]:
+    """(q, q_tail) with q + q_tail = (a + a_tail)/(d + d_tail): a first quotient and what its remainder adds to it."""
     r = 1.0 / d
     q = a * r
-    return fma(fma(-q, d_tail, fma(-q, d, a) + a_tail), r, q)
+    return q, fma(-q, d_tail, fma(-q, d, a) + a_tail) * r
 
 
 def _tanh_double(x: Value) -> Value:
     """-E/(2 + E) with E = expm1(-2|x|), numerator and denominator in pairs."""
     e, e_tail = fast_two_sum(*_expm1_parts(-2.0 * at_most(x.call("fabs"), 20.0), BIAS))
     d, d_tail = fast_two_sum(2.0, e)
-    return _quotient(-e, -e_tail, d, d_tail + e_tail).call("copysign", x)
+    q, q_tail = _quotient(-e, -e_tail, d, d_tail + e_tail)
+    return (q + q_tail).call("copysign", x)
 
 
 def _exp_pair(x: Value) -> tuple[Value, Value]:
@@ -450,20 +454,20 @@ def _sigmoid_double(x: Value) -> Value:
     e, e_tail = _exp_pair(-x.call("fabs"))
     d, d_tail = fast_two_sum(1.0, e)
     negative = x < 0.0
-    return _quotient(where(negative, e, 1.0), where(negative, e_tail, 0.0), d, d_tail + e_tail)
+    q, q_tail = _quotient(where(negative, e, 1.0), where(negative, e_tail, 0.0), d, d_tail + e_tail)
+    return q + q_tail
 
 
-def _log1p_parts(f: Value, f_tail: Operand, coefficients: Sequence[float]) -> tuple[Value, Value]:
-    """(head, tail) of log1p(f + f_tail), f_tail <= ulp(f), by coefficients that hold for s = f/(2 + f).
+def _atanh_argument(f: Value, f_tail: Operand = -0.0) -> tuple[Value, Value]:
+    """(t, t_tail) of t = f/(1 + f/2), log(1 + f) = 2 atanh(t/2). Adding -0 is no operation, adding +0 would be one."""
+    d, d_tail = fast_two_sum(1.0, 0.5 * f)
+    return _quotient(f, f_tail, d, d_tail if isinstance(f_tail, float) else fma(f_tail, 0.5, d_tail))
 
-    2 atanh(s) = 2 s + s R, R = 2/3 s^2 + ..., and 2 s = f - s f = f - f^2/2 + s f^2/2; f_tail counts 1/(1 + f) ~ 1 - head.
-    """
-    half = 0.5 * f
-    head = fma(-half, f, f)
-    s = f / (2.0 + f)
-    z = s * s
-    tail = fma(s, fma(half, f, z * polynomial(z, (TWO_THIRDS_HIGH, *coefficients))), fma(-half, f, f - head))
-    return head, tail if isinstance(f_tail, float) else tail + fma(-head, f_tail, f_tail)
+
+def _log1p_parts(t: Value, t_tail: Value, coefficients: Sequence[float]) -> tuple[Value, Value]:
+    """(head, tail) of 2 atanh(t/2) = t + t (t^2/12 + ...)."""
+    z = t * t
+    return t, fma(t, z * polynomial(z, (TWELFTH_HIGH, *coefficients)), t_tail)
 
 
 def _log_double(x: Value) -> Value:
@@ -471,7 +475,7 @@ def _log_double(x: Value) -> Value:
     subnormal = x < SMALLEST_NORMAL
     field = _exponent_field(where(subnormal, x * 2.0**54, x))
     k = -(_minus_exponent(field) + where(subnormal, x.lift(54.0), 0.0))
-    log_m, tail = _log1p_parts(_mantissa(field) - 1.0, 0.0, ATANH_TAIL)
+    log_m, tail = _log1p_parts(*_atanh_argument(_mantissa(field) - 1.0), ATANH_TAIL)
     head, rest = fast_two_sum(k * LN2_HIGH, log_m)
     y = head + (rest + fma(k, LN2_LOW, tail))
     return _log_specials(x, y, 5e-324)
@@ -484,7 +488,7 @@ def _log1p_double(x: Value) -> Value:
     power = ((1 << 63) - (field & ~MANTISSA)).float()
     k = -_minus_exponent(field)
     f, f_tail = two_sum(fma(power, 0.25, -1.0), 0.25 * x * power)
-    log_m, tail = _log1p_parts(f, f_tail, ATANH_TAIL)
+    log_m, tail = _log1p_parts(*_atanh_argument(f, f_tail), ATANH_TAIL)
     head, rest = fast_two_sum(k * LN2_HIGH, log_m)
     y = head + (rest + fma(k, LN2_LOW, tail))
     return where(x.call("fabs") < 2.0**-54, x, _log_specials(u, y, SMALLEST_NORMAL))
@@ -492,7 +496,7 @@ def _log1p_double(x: Value) -> Value:
 
 def _softplus_double(x: Value) -> Value:
     """max(x, 0) + log1p(exp(-|x|)). It is x to the last bit above 40."""
-    log, tail = _log1p_parts(*_exp_pair(-x.call("fabs")), ATANH_WIDE_TAIL)
+    log, tail = _log1p_parts(*_atanh_argument(*_exp_pair(-x.call("fabs"))), ATANH_WIDE_TAIL)
     y, y_tail = two_sum(at_least(x, 0.0), log)
     return where(x > 40.0, x, y + (y_tail + tail))
 
@@ -504,7 +508,7 @@ def _log_cosh_double(x: Value) -> Value:
     square = a * a
     small = half_square + fma(square * square, polynomial(square, LOG_COSH_TAIL), rounding)
 
-    log, tail = _log1p_parts(*_exp_pair(-2.0 * a), ATANH_TAIL)
+    log, tail = _log1p_parts(*_atanh_argument(*_exp_pair(-2.0 * a)), ATANH_TAIL)
     linear, linear_tail = fast_two_sum(a, a.lift(-LN2_HIGH))  # exact below 2 ln2, a the larger above
     y, y_tail = two_sum(linear, log)
     middle = y + (y_tail + (linear_tail + (tail - LN2_LOW)))
@@ -514,26 +518,21 @@ def _log_cosh_double(x: Value) -> Value:
 def _pow_double(x: Value, y: Value) -> Value:
     """exp(y log x), log x to 2^-66 as a pair, since y log x up to 2^9.5 is an error of the result.
 
-    log m = 2 atanh(s) = s (2 + 2/3 s^2 + s^4 ATANH_TAIL(s^2)) with s = (m - 1)/(m + 1), every term but the last as a pair.
+    log m = 2 atanh(t/2) = t (1 + t^2/12 + t^4 ATANH_TAIL(t^2)), every term but the last as a pair.
     """
     subnormal = x < SMALLEST_NORMAL
     field = _exponent_field(where(subnormal, x * 2.0**54, x))
     k = -(_minus_exponent(field) + where(subnormal, x.lift(54.0), 0.0))
-    m = _mantissa(field)
-    f = m - 1.0
-    d, d_tail = fast_two_sum(1.0, m)  # exact: m may be the larger, but has the same exponent
-    r = 1.0 / d
-    s = f * r
-    s, s_tail = fast_two_sum(s, fma(-s, d_tail, fma(-s, d, f)) * r)
-    z, z_tail = two_product(s, s)
-    z_tail = fma(2.0 * s, s_tail, z_tail)
-    c, c_tail = fast_two_sum(TWO_THIRDS_HIGH, z * polynomial(z, ATANH_TAIL))
-    c_tail = c_tail + TWO_THIRDS_LOW
+    t, t_tail = fast_two_sum(*_atanh_argument(_mantissa(field) - 1.0))
+    z, z_tail = two_product(t, t)
+    z_tail = fma(2.0 * t, t_tail, z_tail)
+    c, c_tail = fast_two_sum(TWELFTH_HIGH, z * polynomial(z, ATANH_TAIL))
+    c_tail = c_tail + TWELFTH_LOW
     v, v_tail = two_product(z, c)
-    w, w_tail = fast_two_sum(2.0, v)
+    w, w_tail = fast_two_sum(1.0, v)
     w_tail = w_tail + fma(z, c_tail, fma(z_tail, c, v_tail))
-    log_m, log_m_tail = two_product(s, w)
-    log_m_tail = fma(s, w_tail, fma(s_tail, w, log_m_tail))
+    log_m, log_m_tail = two_product(t, w)
+    log_m_tail = fma(t, w_tail, fma(t_tail, w, log_m_tail))
     head, rest = fast_two_sum(k * LN2_HIGH, log_m)
     log, log_tail = fast_two_sum(head, rest + fma(k, LN2_LOW, log_m_tail))
     log = _log_specials(x, log, 5e-324)

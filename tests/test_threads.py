@@ -212,6 +212,25 @@ def test_an_interrupt_stops_a_long_run_promptly_and_leaves_the_pool_usable(pool:
     assert threads.run(lambda i: i, 9, 4) == list(range(9))
 
 
+def test_an_interrupt_is_raised_when_no_worker_is_at_work(pool: None) -> None:
+    together = threading.Barrier(2)
+    caller = threading.get_ident()
+    left = []
+
+    def item(index: int) -> None:
+        together.wait(30)
+        if threading.get_ident() != caller:
+            time.sleep(0.3)
+            left.append(index)
+
+    timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(item, 2, 2)
+    timer.join()
+    assert len(left) == 1
+
+
 def test_interrupts_at_any_moment_leave_the_pool_usable() -> None:
     python("""
 import _thread, random, threading, time

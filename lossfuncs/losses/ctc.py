@@ -42,9 +42,7 @@ def _log_add(x: float, y: float) -> float:
     return m if m == -math.inf else m + math.log1p(math.exp(min(x, y) - m))
 
 
-def forward_backward(
-    logits: Any, labels: Any, label_length: int, alpha: Any, beta: Any, norm: Any, gradient: Any
-) -> Any:
+def forward_backward(logits: Any, labels: Any, label_length: int, alpha: Any, beta: Any, norm: Any, gradient: Any) -> Any:
     """The loss of one sequence; fills its derivative by the logits, softmax - occupancy.
 
     logits (T, C), labels (L,) of which label_length count, each in 0 ... C - 1 (checked by the caller). Scratch:

@@ -23,6 +23,11 @@ def _brought(weight: Any, cost: Any) -> Any:
     return np.where(weight == 0, 0.0, weight * cost)
 
 
+def _times(weight: float, cost: float) -> Any:
+    """weight * cost, where a weight of 0 brings 0, whatever the cost."""
+    return where(weight == 0.0, 0.0, weight * cost)
+
+
 def _axes(axis: Any) -> Any:
     return tuple(axis) if isinstance(axis, (list, tuple)) else axis
 
@@ -71,7 +76,7 @@ def _binary_cost_slope(t: float, p: float) -> Any:
 def _binary_cost_from_logit(t: float, x: float) -> Any:
     # t softplus(-x) + (1 - t) softplus(x): the weight is that of the side that x is not on
     weight = where(x < 0.0, t, 1.0 - t)
-    return where(weight == 0.0, 0.0, weight * abs(x)) + math.log1p(math.exp(-abs(x)))
+    return _times(weight, abs(x)) + math.log1p(math.exp(-abs(x)))
 
 
 def _both_sigmoids(x: float) -> tuple[Any, Any]:
@@ -112,14 +117,10 @@ def binary_entropy_from_logits_curve(t: float, p: float, keep: float, share: flo
 
 
 BINARY_ENTROPY = mean_of(binary_entropy, binary_entropy_slope, binary_entropy_curve)
-BINARY_ENTROPY_FROM_LOGITS = mean_of(
-    binary_entropy_from_logits, binary_entropy_from_logits_slope, binary_entropy_from_logits_curve
-)
+BINARY_ENTROPY_FROM_LOGITS = mean_of(binary_entropy_from_logits, binary_entropy_from_logits_slope, binary_entropy_from_logits_curve)
 
 
-def binary_entropy_rows(
-    n: int, from_logits: bool = False, label_smoothing: float = 0.0
-) -> tuple[Rows, tuple[float, ...]]:
+def binary_entropy_rows(n: int, from_logits: bool = False, label_smoothing: float = 0.0) -> tuple[Rows, tuple[float, ...]]:
     smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
     rows = BINARY_ENTROPY_FROM_LOGITS if flag("from_logits", from_logits) else BINARY_ENTROPY
     return rows, (1.0 - smoothing, smoothing / 2.0)
@@ -188,9 +189,7 @@ def _slope_at_zero(gamma: float) -> float:
 def _binary_focal(power: Scalar, power_slope: Scalar) -> tuple[Rows, Rows]:
     """From probabilities, from logits."""
 
-    def focal_entropy(
-        t: float, p: float, keep: float, share: float, w1: float, w0: float, gamma: float, at_zero: float
-    ) -> Any:
+    def focal_entropy(t: float, p: float, keep: float, share: float, w1: float, w0: float, gamma: float, at_zero: float) -> Any:
         t = t * keep + share
         u = max(t * (1.0 - p) + (1.0 - t) * p, 0.0)
         return (t * w1 + (1.0 - t) * w0) * power(u, gamma) * _binary_cost(t, p)
@@ -202,17 +201,13 @@ def _binary_focal(power: Scalar, power_slope: Scalar) -> tuple[Rows, Rows]:
         bend = power_slope(u, f, gamma, at_zero) * (1.0 - 2.0 * t) * _binary_cost(t, p)
         return (t * w1 + (1.0 - t) * w0) * (f * _binary_cost_slope(t, p) + bend)
 
-    def focal_entropy_from_logits(
-        t: float, p: float, keep: float, share: float, w1: float, w0: float, gamma: float, at_zero: float
-    ) -> Any:
+    def focal_entropy_from_logits(t: float, p: float, keep: float, share: float, w1: float, w0: float, gamma: float, at_zero: float) -> Any:
         t = t * keep + share
         x, y = _both_sigmoids(p)
         f = power(t * y + (1.0 - t) * x, gamma)
         return (t * w1 + (1.0 - t) * w0) * f * _binary_cost_from_logit(t, p)
 
-    def slope_from_logits(
-        t: float, p: float, keep: float, share: float, w1: float, w0: float, gamma: float, at_zero: float
-    ) -> Any:
+    def slope_from_logits(t: float, p: float, keep: float, share: float, w1: float, w0: float, gamma: float, at_zero: float) -> Any:
         t = t * keep + share
         x, y = _both_sigmoids(p)
         u = t * y + (1.0 - t) * x
@@ -340,7 +335,7 @@ def _surprise_from_logits(s: Any, p: float) -> tuple[float, float]:
 
 
 def cross_entropy_from_logits_value(s: Any, n: float) -> Any:
-    return s[2] * math.log1p(s[1]) + s[3]
+    return _times(s[2], math.log1p(s[1])) + s[3]
 
 
 def cross_entropy_from_logits_around(s: Any, n: float) -> tuple[float, float, float, float]:
@@ -419,9 +414,7 @@ SMOOTHED_CROSS_ENTROPY = smoothed(CROSS_ENTROPY)
 SMOOTHED_CROSS_ENTROPY_FROM_LOGITS = smoothed(CROSS_ENTROPY_FROM_LOGITS)
 
 
-def cross_entropy_rows(
-    n: int, from_logits: bool = False, label_smoothing: float = 0.0
-) -> tuple[Rows, tuple[float, ...]]:
+def cross_entropy_rows(n: int, from_logits: bool = False, label_smoothing: float = 0.0) -> tuple[Rows, tuple[float, ...]]:
     logits, smoothing = flag("from_logits", from_logits), number("label_smoothing", label_smoothing, 0.0, 1.0)
     if smoothing:
         rows = SMOOTHED_CROSS_ENTROPY_FROM_LOGITS if logits else SMOOTHED_CROSS_ENTROPY
@@ -496,10 +489,10 @@ def _categorical_focal(power: Scalar, power_slope: Scalar) -> tuple[Rows, Rows]:
         u = (1.0 - e) + s[1]
         f = power(u, gamma)
         bend = power_slope(u, f, gamma, at_zero) * e
-        return f, where(f == 0.0, 0.0, f * d), bend, where(bend == 0.0, 0.0, bend * d)
+        return f, _times(f, d), bend, _times(bend, d)
 
     def value_from_logits(s: Any, n: float, alpha: float, gamma: float, at_zero: float) -> Any:
-        return alpha * power(1.0 / (1.0 + s[1]), gamma) * (s[2] * math.log1p(s[1]) + s[3])
+        return alpha * _times(_times(s[2], math.log1p(s[1])) + s[3], power(1.0 / (1.0 + s[1]), gamma))
 
     def around_from_logits(s: Any, n: float, alpha: float, gamma: float, at_zero: float) -> Any:
         inverse, log_rest = 1.0 / (1.0 + s[1]), math.log1p(s[1])
@@ -509,7 +502,7 @@ def _categorical_focal(power: Scalar, power_slope: Scalar) -> tuple[Rows, Rows]:
     def slope_from_logits(c: Any, t: float, p: float, alpha: float, gamma: float, at_zero: float) -> Any:
         m, r, log_rest, summed, scale = c
         f, _, bend, bend_d = terms_from_logits(c, p, alpha, gamma, at_zero)
-        g = where(t == 0.0, 0.0, t * -(f + (bend * log_rest + bend_d)))
+        g = _times(t, -(f + (bend * log_rest + bend_d)))
         return scale * ((g - math.exp(p - m) * summed) + r * g)
 
     return (

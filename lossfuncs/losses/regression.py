@@ -71,9 +71,7 @@ ABSOLUTE_ERROR = mean_of(absolute_error, absolute_error_slope, _zero)
 
 
 @loss
-def mean_absolute_percentage_error(
-    y_true: Any, y_pred: Any, *, sample_weight: Any = None, reduction: str | None = None
-) -> Any:
+def mean_absolute_percentage_error(y_true: Any, y_pred: Any, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """100 mean(|e| / max(|y_true|, EPS)).
 
     The derivative is 100 sign(e) / max(|y_true|, EPS) / C, 0 at e = 0. A target of 0 counts as EPS = 1e-7: an error
@@ -94,9 +92,7 @@ PERCENTAGE_ERROR = mean_of(percentage_error, percentage_error_slope, _zero)
 
 
 @loss
-def mean_squared_logarithmic_error(
-    y_true: Any, y_pred: Any, *, sample_weight: Any = None, reduction: str | None = None
-) -> Any:
+def mean_squared_logarithmic_error(y_true: Any, y_pred: Any, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """mean((log(1 + max(y_pred, EPS)) - log(1 + max(y_true, EPS)))^2).
 
     Values below EPS, negative ones included, count as EPS; the derivative is 0 below it and halved at it. Computed as
@@ -129,9 +125,7 @@ SQUARED_LOG_ERROR = mean_of(squared_log_error, squared_log_error_slope, squared_
 
 
 @loss
-def huber(
-    y_true: Any, y_pred: Any, delta: float = 1.0, *, sample_weight: Any = None, reduction: str | None = None
-) -> Any:
+def huber(y_true: Any, y_pred: Any, delta: float = 1.0, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """mean(e^2 / 2 where |e| <= delta, else delta |e| - delta^2 / 2).
 
     The derivative is e cut to [-delta, delta], / C. ValueError unless delta >= 0. P. J. Huber, Robust estimation of a
@@ -215,9 +209,7 @@ POISSON_DEVIATION = mean_of(poisson_deviation, poisson_deviation_slope, poisson_
 
 
 @loss
-def cosine_similarity(
-    y_true: Any, y_pred: Any, axis: int = -1, *, sample_weight: Any = None, reduction: str | None = None
-) -> Any:
+def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """MINUS the cosine of the angle between the vectors along `axis`: -sum(n(y_true) n(y_pred)).
 
     n(x) = x / max(||x||, EPS). -1 for equal directions, 0 for a vector of zeros; the metric of this name has the

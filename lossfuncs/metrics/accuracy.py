@@ -32,9 +32,7 @@ EQUALITY = Rows("equality", (Sum(_equal),), _total)
 
 
 @metric
-def binary_accuracy(
-    y_true: Any, y_pred: Any, threshold: float = 0.5, *, sample_weight: Any = None, reduction: str | None = None
-) -> Any:
+def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """1 where y_true equals [y_pred > threshold], element by element; equal shapes, and the result has them too.
 
     A y_true other than 0 and 1 is never right; a NaN prediction counts as 0. (Before Keras 3 this was a mean over the
@@ -64,9 +62,7 @@ def categorical_accuracy(y_true: Any, y_pred: Any, *, sample_weight: Any = None,
 
 
 @metric
-def sparse_categorical_accuracy(
-    y_true: Any, y_pred: Any, *, sample_weight: Any = None, reduction: str | None = None
-) -> Any:
+def sparse_categorical_accuracy(y_true: Any, y_pred: Any, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """1 where the largest of y_pred stands at y_true; y_true: class numbers (...), y_pred: (..., C), result (...).
 
     Of equals the first counts as the largest; NaN counts as larger than all.
@@ -86,9 +82,7 @@ TOP_CLASS = Rows("top_class", (Label(), ArgMax(_scores)), _at_label)
 
 
 @metric
-def top_k_categorical_accuracy(
-    y_true: Any, y_pred: Any, k: int = 5, *, sample_weight: Any = None, reduction: str | None = None
-) -> Any:
+def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """1 where the prediction for the largest of y_true is among the k largest of y_pred; (..., C) -> (...).
 
     Ties and NaN as in `sparse_top_k_categorical_accuracy`. ValueError unless k is a whole number >= 0.

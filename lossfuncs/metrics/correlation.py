@@ -17,9 +17,7 @@ from ..rows import Max, Rows, Sum, where
 
 
 @metric
-def cosine_similarity(
-    y_true: Any, y_pred: Any, axis: int = -1, *, sample_weight: Any = None, reduction: str | None = None
-) -> Any:
+def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """The cosine of the angle between the vectors along `axis`; the loss of this name is minus this, see there."""
     return cosine_reference(y_true, y_pred, axis)
 
@@ -35,9 +33,7 @@ def _centred(x: Any, axis: int) -> Any:
 
 
 @metric
-def pearson_correlation(
-    y_true: Any, y_pred: Any, axis: int = -1, *, sample_weight: Any = None, reduction: str | None = None
-) -> Any:
+def pearson_correlation(y_true: Any, y_pred: Any, axis: int = -1, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """sum(dt dp) / sqrt(sum(dt^2) sum(dp^2)) along `axis`, dt and dp less their means; equal shapes, `axis` is removed.
 
     In [-1, 1]; NaN where either side is constant. ValueError for shapes that differ.
@@ -48,9 +44,7 @@ def pearson_correlation(
 
 
 @metric
-def concordance_correlation(
-    y_true: Any, y_pred: Any, axis: int = -1, *, sample_weight: Any = None, reduction: str | None = None
-) -> Any:
+def concordance_correlation(y_true: Any, y_pred: Any, axis: int = -1, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """2 cov / (var(y_true) + var(y_pred) + (mean difference)^2 + EPS) along `axis`, population moments.
 
     Equal shapes; `axis` is removed. 1 only where y_pred equals y_true; 0 where either side is constant. Lin, A
