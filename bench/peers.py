@@ -328,7 +328,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"""
 ms, the minimum of {rounds} interleaved rounds of {min_time / rounds:.3g} s. Data: float32 in RAM (rotated past the
 last-level cache) or in cache. GB/s: inputs read once and results written once, by ours on all {roofs.cores()} cores;
-roof: share of 'read all'. Ratio: best peer / ours, by minima, then by medians. *: others used {QUIET:.0%} of the cores.
+roof: share of 'read all'. Ratio: best peer / ours, by minima, then by medians.
+*: other processes used more than {QUIET:.0%} of the cores while the row was timed; OpenMP's barriers suffer most.
 """)
     print(_columns(("workload", "data", *names, "GB/s", "roof", "best peer", "ratio", "median", ""), names, width))
     rows = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from lossfuncs.table import LOSSES, METRICS, Entry
 # 320 elements: the cost of a call. 4 million, 16 MB an input: memory and arithmetic, past most last-level caches.
 SHAPES = ((32, 10), (4096, 1000))
 FRAMES = 32
+# Options that have no default.
+REQUIRED = {"q": 0.5}
 # A loss that is also a metric has one function: it is measured once.
 ENTRIES = list({entry.function: entry for entry in (*LOSSES, *METRICS)}.values())
 
@@ -35,8 +38,9 @@ def test_call(benchmark: Any, entry: Entry, backend: str, shape: tuple[int, int]
         if entry.rows is None:
             pytest.skip(f"{entry.name} has no kernel")
     y_true, y_pred = _inputs(entry, shape)
+    options = {name: value for name, value in REQUIRED.items() if name in signature(entry.function).parameters}
     benchmark.group = f"{entry.name} {shape[0]}x{shape[1]}"
     benchmark.extra_info["bytes_read"] = y_true.nbytes + y_pred.nbytes
     with lossfuncs.backend(backend):
-        result = benchmark(entry.function, y_true, y_pred)
+        result = benchmark(entry.function, y_true, y_pred, **options)
     assert np.isfinite(result).all()

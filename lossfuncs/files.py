@@ -118,9 +118,9 @@ class _Array(Source):
         self._let_go()
 
     def _let_go(self) -> None:
-        pages = getattr(self._data, "_mmap", None)
-        # of a copy-on-write map this would undo what was written
-        if isinstance(pages, mmap.mmap) and self._data.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        pages, mode = (getattr(self._data, name, None) for name in ("_mmap", "mode"))
+        # of a copy-on-write map, mode "c", this would undo what was written
+        if isinstance(pages, mmap.mmap) and mode in ("r", "r+", "w+") and hasattr(mmap, "MADV_DONTNEED"):
             pages.madvise(mmap.MADV_DONTNEED)
 
 
@@ -204,14 +204,14 @@ class _Npy(Source):
         if rows > len(self._buffer):
             self._buffer = np.empty((rows, *self.shape), self.dtype)
         block = self._buffer[:rows]
-        into = memoryview(block.reshape(-1).view(np.uint8))
+        into = block.reshape(-1).view(np.uint8).data
         while into:
             try:
                 count = self._stream.readinto(into)  # type: ignore[attr-defined]
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:
                 raise ValueError(f"{self.name} is damaged: {error}") from None
             if not count:
-                raise ValueError(f"{self.name} is cut off in row {self.rows - self._left + (len(block) and rows)}")
+                raise ValueError(f"{self.name} ended while it was read: {self.rows:,} rows were announced")
             into = into[count:]
         self._left -= rows
         return block
@@ -235,7 +235,7 @@ class _Csv(Source):
         self.name = path
         self._file = open(path, encoding="utf-8-sig", newline="")
         try:
-            self._lines = ((number, line) for number, line in enumerate(self._file, 1) if line.strip())
+            self._lines: Iterator[tuple[int, str]] = ((number, line) for number, line in enumerate(self._file, 1) if line.strip())
             first = next(self._lines, None)
             if first is None:
                 raise ValueError(f"{path} is empty")

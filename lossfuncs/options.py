@@ -36,3 +36,8 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}")
     return value
+
+
+def axes(axis: Any) -> Any:
+    """An axis option as NumPy takes it: several axes are a tuple."""
+    return tuple(axis) if isinstance(axis, list) else axis

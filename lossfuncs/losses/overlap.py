@@ -11,12 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import loss
-from ..options import EPS, number
+from ..options import EPS, axes, number
 from ..rows import Rows, Sum
-
-
-def _axes(axis: Any) -> Any:
-    return tuple(axis) if isinstance(axis, (list, tuple)) else axis
 
 
 @loss
@@ -34,9 +30,9 @@ def dice(
     EPS), which keeps the digits of a good prediction. The derivative is 2 (I / (U + EPS) - y_true) / (U + EPS).
     Nothing marked and nothing predicted costs 1.
     """
-    axis = _axes(axis)
-    apart = np.sum(y_true * (1.0 - y_pred) + y_pred * (1.0 - y_true), axis=axis)
-    return (apart + EPS) / (np.sum(y_true + y_pred, axis=axis) + EPS)
+    over = axes(axis)
+    apart = np.sum(y_true * (1.0 - y_pred) + y_pred * (1.0 - y_true), axis=over)
+    return (apart + EPS) / (np.sum(y_true + y_pred, axis=over) + EPS)
 
 
 def _common_and_apart(s: Any, t: float, p: float) -> tuple[float, float]:
@@ -77,10 +73,10 @@ def tversky(
     in Keras 3.15.1; Keras' documentation, its next release and the paper have them the other way round. Nothing
     marked and nothing predicted costs 1. Salehi et al., Tversky loss function for image segmentation, 2017.
     """
-    axis = _axes(axis)
-    common = np.sum(y_true * y_pred, axis=axis)
-    missed = np.sum(y_true * (1.0 - y_pred), axis=axis)
-    false = np.sum(y_pred * (1.0 - y_true), axis=axis)
+    over = axes(axis)
+    common = np.sum(y_true * y_pred, axis=over)
+    missed = np.sum(y_true * (1.0 - y_pred), axis=over)
+    false = np.sum(y_pred * (1.0 - y_true), axis=over)
     cost = alpha * missed + beta * false + EPS
     return cost / (common + cost)
 

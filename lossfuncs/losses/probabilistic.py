@@ -8,12 +8,12 @@ whatever the logit. Each public function is the NumPy reference; below it stands
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..dispatch import loss
-from ..options import EPS, flag, number
+from ..options import EPS, axes, flag, number
 from ..rows import Dot, LogSumExp, Pass, Rows, Scalar, Sum, mean_of, sum_of, where
 
 TOP = 1.0 - EPS
@@ -26,10 +26,6 @@ def _brought(weight: Any, cost: Any) -> Any:
 def _times(weight: float, cost: float) -> Any:
     """weight * cost, where a weight of 0 brings 0, whatever the cost."""
     return where(weight == 0.0, 0.0, weight * cost)
-
-
-def _axes(axis: Any) -> Any:
-    return tuple(axis) if isinstance(axis, (list, tuple)) else axis
 
 
 def _within(p: float, low: float, high: float, inside: float, outside: float) -> Any:
@@ -60,7 +56,7 @@ def binary_crossentropy(
     else:
         q = np.clip(y_pred, EPS, TOP)
         costs = -(t * np.log(q) + (1.0 - t) * np.log1p(-q))
-    return np.mean(costs, axis=_axes(axis))
+    return np.mean(costs, axis=axes(axis))
 
 
 def _binary_cost(t: float, p: float) -> float:
@@ -71,6 +67,11 @@ def _binary_cost(t: float, p: float) -> float:
 def _binary_cost_slope(t: float, p: float) -> Any:
     q = min(max(p, EPS), TOP)
     return _within(p, EPS, TOP, (q - t) / (q * (1.0 - q)), 0.0)
+
+
+def _binary_cost_curve(t: float, p: float) -> Any:
+    q = min(max(p, EPS), TOP)
+    return _within(p, EPS, TOP, t / (q * q) + (1.0 - t) / ((1.0 - q) * (1.0 - q)), 0.0)
 
 
 def _binary_cost_from_logit(t: float, x: float) -> Any:
@@ -96,9 +97,7 @@ def binary_entropy_slope(t: float, p: float, keep: float, share: float) -> Any:
 
 
 def binary_entropy_curve(t: float, p: float, keep: float, share: float) -> Any:
-    t = t * keep + share
-    q = min(max(p, EPS), TOP)
-    return _within(p, EPS, TOP, t / (q * q) + (1.0 - t) / ((1.0 - q) * (1.0 - q)), 0.0)
+    return _binary_cost_curve(t * keep + share, p)
 
 
 def binary_entropy_from_logits(t: float, p: float, keep: float, share: float) -> Any:
@@ -158,27 +157,43 @@ def binary_focal_crossentropy(
         entropy = -(t * np.log(q) + (1.0 - t) * np.log1p(-q))
         u = np.maximum(t * (1.0 - y_pred) + (1.0 - t) * y_pred, 0.0)
     w = t * alpha + (1.0 - t) * (1.0 - alpha) if apply_class_balancing else 1.0
-    return np.mean(w * u**gamma * entropy, axis=_axes(axis))
+    return np.mean(w * u**gamma * entropy, axis=axes(axis))
+
+
+class _Power(NamedTuple):
+    """u^gamma; its derivative by u and its second derivative, given the power f."""
+
+    power: Scalar
+    slope: Scalar
+    curve: Scalar
 
 
 def _power(u: float, gamma: float) -> float:
     return math.pow(u, gamma)
 
 
-def _power_slope(u: float, power: float, gamma: float, at_zero: float) -> Any:
-    return where(u > 0.0, gamma * power / u, at_zero)
+def _power_slope(u: float, f: float, gamma: float, at_zero: float) -> Any:
+    return where(u > 0.0, gamma * f / u, at_zero)
+
+
+def _power_curve(u: float, f: float, gamma: float) -> Any:
+    return where(u > 0.0, gamma * (gamma - 1.0) * f / (u * u), 0.0)
 
 
 def _square(u: float, gamma: float) -> float:
     return u * u
 
 
-def _square_slope(u: float, power: float, gamma: float, at_zero: float) -> float:
+def _square_slope(u: float, f: float, gamma: float, at_zero: float) -> float:
     return 2.0 * u
 
 
-# u^gamma and its derivative given the power; the default gamma = 2 needs neither exp and log nor a division.
-GENERAL, SQUARE = (_power, _power_slope), (_square, _square_slope)
+def _square_curve(u: float, f: float, gamma: float) -> float:
+    return 2.0
+
+
+# The default gamma = 2 needs neither exp and log nor a division.
+GENERAL, SQUARE = _Power(_power, _power_slope, _power_curve), _Power(_square, _square_slope, _square_curve)
 
 
 def _slope_at_zero(gamma: float) -> float:
@@ -186,41 +201,68 @@ def _slope_at_zero(gamma: float) -> float:
     return 1.0 if gamma == 1.0 else 0.0
 
 
-def _binary_focal(power: Scalar, power_slope: Scalar) -> tuple[Rows, Rows]:
-    """From probabilities, from logits."""
+def _binary_focal(of: _Power) -> tuple[Rows, Rows]:
+    """From probabilities, from logits; parameters keep, share, w1, w0, gamma and the derivative of u^gamma at 0."""
+    power, power_slope, power_curve = of
 
-    def focal_entropy(t: float, p: float, keep: float, share: float, w1: float, w0: float, gamma: float, at_zero: float) -> Any:
+    def focal_entropy(t: float, p: float, *a: float) -> Any:
+        keep, share, w1, w0, gamma, at_zero = a
         t = t * keep + share
         u = max(t * (1.0 - p) + (1.0 - t) * p, 0.0)
         return (t * w1 + (1.0 - t) * w0) * power(u, gamma) * _binary_cost(t, p)
 
-    def slope(t: float, p: float, keep: float, share: float, w1: float, w0: float, gamma: float, at_zero: float) -> Any:
+    def slope(t: float, p: float, *a: float) -> Any:
+        keep, share, w1, w0, gamma, at_zero = a
         t = t * keep + share
         u = max(t * (1.0 - p) + (1.0 - t) * p, 0.0)
         f = power(u, gamma)
         bend = power_slope(u, f, gamma, at_zero) * (1.0 - 2.0 * t) * _binary_cost(t, p)
         return (t * w1 + (1.0 - t) * w0) * (f * _binary_cost_slope(t, p) + bend)
 
-    def focal_entropy_from_logits(t: float, p: float, keep: float, share: float, w1: float, w0: float, gamma: float, at_zero: float) -> Any:
+    def curve(t: float, p: float, *a: float) -> Any:
+        keep, share, w1, w0, gamma, at_zero = a
+        t = t * keep + share
+        u, du = max(t * (1.0 - p) + (1.0 - t) * p, 0.0), 1.0 - 2.0 * t
+        f = power(u, gamma)
+        bend = 2.0 * power_slope(u, f, gamma, at_zero) * du * _binary_cost_slope(t, p)
+        bend += power_curve(u, f, gamma) * (du * du) * _binary_cost(t, p)
+        return (t * w1 + (1.0 - t) * w0) * (f * _binary_cost_curve(t, p) + bend)
+
+    def focal_entropy_from_logits(t: float, p: float, *a: float) -> Any:
+        keep, share, w1, w0, gamma, at_zero = a
         t = t * keep + share
         x, y = _both_sigmoids(p)
         f = power(t * y + (1.0 - t) * x, gamma)
         return (t * w1 + (1.0 - t) * w0) * f * _binary_cost_from_logit(t, p)
 
-    def slope_from_logits(t: float, p: float, keep: float, share: float, w1: float, w0: float, gamma: float, at_zero: float) -> Any:
+    # The derivative of x = sigmoid(p) is x y. That is 0 only where exp(-|p|) is: there its product with the cost, which may be
+    # infinite, tends to 0.
+
+    def slope_from_logits(t: float, p: float, *a: float) -> Any:
+        keep, share, w1, w0, gamma, at_zero = a
         t = t * keep + share
         x, y = _both_sigmoids(p)
-        u = t * y + (1.0 - t) * x
+        u, du = t * y + (1.0 - t) * x, (1.0 - 2.0 * t) * (x * y)
         f = power(u, gamma)
-        # x y is 0 only where exp(-|p|) is: there its product with the cost, which may be infinite, tends to 0
-        bend = power_slope(u, f, gamma, at_zero) * (1.0 - 2.0 * t) * (x * y) * _binary_cost_from_logit(t, p)
+        bend = power_slope(u, f, gamma, at_zero) * du * _binary_cost_from_logit(t, p)
         return (t * w1 + (1.0 - t) * w0) * (f * ((1.0 - t) * x - t * y) + where(x * y == 0.0, 0.0, bend))
 
-    return mean_of(focal_entropy, slope), mean_of(focal_entropy_from_logits, slope_from_logits)
+    def curve_from_logits(t: float, p: float, *a: float) -> Any:
+        keep, share, w1, w0, gamma, at_zero = a
+        t = t * keep + share
+        x, y = _both_sigmoids(p)
+        u, du = t * y + (1.0 - t) * x, (1.0 - 2.0 * t) * (x * y)
+        f = power(u, gamma)
+        g = power_slope(u, f, gamma, at_zero)
+        bend = (power_curve(u, f, gamma) * (du * du) + g * du * (y - x)) * _binary_cost_from_logit(t, p)
+        bend += 2.0 * g * du * ((1.0 - t) * x - t * y) + f * (x * y)
+        return (t * w1 + (1.0 - t) * w0) * where(x * y == 0.0, 0.0, bend)
+
+    return mean_of(focal_entropy, slope, curve), mean_of(focal_entropy_from_logits, slope_from_logits, curve_from_logits)
 
 
-BINARY_FOCAL, BINARY_FOCAL_FROM_LOGITS = _binary_focal(*GENERAL)
-BINARY_FOCAL_SQUARE, BINARY_FOCAL_SQUARE_FROM_LOGITS = _binary_focal(*SQUARE)
+BINARY_FOCAL, BINARY_FOCAL_FROM_LOGITS = _binary_focal(GENERAL)
+BINARY_FOCAL_SQUARE, BINARY_FOCAL_SQUARE_FROM_LOGITS = _binary_focal(SQUARE)
 
 
 def binary_focal_rows(
@@ -456,8 +498,9 @@ def categorical_focal_crossentropy(
     return np.sum(_brought(t, other**gamma * cost), axis=-1)
 
 
-def _categorical_focal(power: Scalar, power_slope: Scalar) -> tuple[Rows, Rows]:
+def _categorical_focal(of: _Power) -> tuple[Rows, Rows]:
     """From probabilities, from logits; parameters alpha, gamma and the derivative of u^gamma at 0."""
+    power, power_slope, _ = of
 
     def terms(s: Any, p: float, alpha: float, gamma: float, at_zero: float) -> tuple[Any, Any]:
         total = _divisor(s[0])
@@ -525,7 +568,7 @@ def _focal_prediction(s: Any, t: float, p: float, alpha: float, gamma: float, at
 FOCAL_CROSS_ENTROPY = {
     (logits, square, smooth): smoothed(rows) if smooth else rows
     for square, power in ((False, GENERAL), (True, SQUARE))
-    for logits, rows in enumerate(_categorical_focal(*power))
+    for logits, rows in enumerate(_categorical_focal(power))
     for smooth in (False, True)
 }
 

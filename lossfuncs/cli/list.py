@@ -1,0 +1,53 @@
+"""`lossfuncs list`: the table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from . import show
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..table import LOSSES, METRICS
+
+    if args.json:
+        print(json.dumps({"losses": [_fields(entry) for entry in LOSSES], "metrics": [_fields(entry) for entry in METRICS]}, indent=2))
+        return 0
+    losses = {entry.function for entry in LOSSES}
+    for title, entries in (("Losses", LOSSES), ("Metrics", METRICS)):
+        families: dict[str, list[str]] = {}
+        lines = show.columns([(e.name, f"{e.targets} / {e.predictions}", e.aliases) for e in entries], indent="    ")
+        for entry, line in zip(entries, lines, strict=True):
+            also = " losses" if title == "Metrics" and entry.function in losses else ""
+            families.setdefault(_family(entry) + also, []).append(line)
+        print(show.bold(title))
+        for family, members in families.items():
+            print(f"  {show.dim(family)}", *members, sep="\n")
+        print()
+    print("Columns: name, what y_true / y_pred hold, other names. `lossfuncs info NAME` tells more, about any of the names.")
+    return 0
+
+
+def _family(entry: Any) -> str:
+    """The module that holds it, as in Keras."""
+    return str(entry.function.__module__.rpartition(".")[2])
+
+
+def _fields(entry: Any) -> dict[str, Any]:
+    from .info import defaults
+
+    return {
+        "name": entry.name,
+        "aliases": entry.aliases.split(),
+        "family": _family(entry),
+        "targets": entry.targets,
+        "predictions": entry.predictions,
+        "options": defaults(entry.function),
+        "note": entry.note,
+    }

@@ -1,0 +1,117 @@
+"""Text for people: columns, emphasis, progress. Colours and bars only on a terminal, and none with NO_COLOR."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, TextIO
+
+DELAY = 0.5  # seconds that a command may take before it shows progress
+
+
+def colours(stream: TextIO | None) -> bool:
+    """Whether that stream is a terminal that wants colours."""
+    return bool(stream and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
+
+
+def bold(text: str) -> str:
+    """A heading."""
+    return f"\x1b[1m{text}\x1b[0m" if colours(sys.stdout) else text
+
+
+def dim(text: str) -> str:
+    """What matters less."""
+    return f"\x1b[2m{text}\x1b[0m" if colours(sys.stdout) else text
+
+
+def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: str = "  ") -> list[str]:
+    """Lines of aligned columns; those in `right` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = (
+        (cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    )
+    return [(indent + "  ".join(cells)).rstrip() for cells in aligned]
+
+
+def results(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print names, numbers and remarks: a table of rich's on a terminal, aligned columns elsewhere."""
+    if not sys.stdout.isatty() or not importlib.util.find_spec("rich"):
+        print(*columns([header, *rows], right=[1]), sep="\n")
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for i, title in enumerate(header):
+        table.add_column(title, justify="right" if i == 1 else "left", style=("", "bold cyan", "dim")[i], overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False).print(table)
+
+
+class Progress:
+    """How much is done, and how long the rest will take: on stderr, if that is a terminal and it takes more than a moment."""
+
+    def __init__(self, unit: str, enabled: bool = True) -> None:
+        self._unit = unit
+        self._enabled = enabled and sys.stderr is not None and sys.stderr.isatty()
+        self._began = self._shown = time.monotonic()
+        self._bar: Any = None
+        self._plain = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._plain:
+            print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
+
+    def __call__(self, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if not self._enabled or now - self._began < DELAY or now - self._shown < 0.1:
+            return
+        self._shown = now
+        if importlib.util.find_spec("rich") and colours(sys.stderr):
+            self._rich(done, total)
+        else:
+            self._plain = True
+            print("\r" + self._line(done, total, now - self._began).ljust(78), end="", file=sys.stderr, flush=True)
+
+    def _line(self, done: int, total: int | None, seconds: float) -> str:
+        speed = f"{done / seconds:,.4g}" if done < 10 * seconds else f"{done / seconds:,.0f}"
+        if not total:
+            return f"{done:,} {self._unit}, {speed}/s"
+        left = seconds * (total - done) / done
+        return f"{100 * done // total:3d} %  {done:,} of {total:,} {self._unit}, {speed}/s, {_time(left)} left"
+
+    def _rich(self, done: int, total: int | None) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(BarColumn(), TaskProgressColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn(),
+                                 TextColumn("left"), console=Console(stderr=True), transient=True)  # fmt: skip
+            self._bar.add_task("", total=total)
+            self._bar.start()
+        of = f" of {total:,}" if total else ""
+        speed = done / (time.monotonic() - self._began)
+        self._bar.update(0, completed=done, total=total, description=f"{done:,}{of} {self._unit}, {speed:,.3g}/s")
+
+
+def _time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02.0f}" if hours else f"{minutes}:{seconds:02.0f}"
+
+
+def count(n: int, noun: str) -> str:
+    """3 rows, 1 row."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

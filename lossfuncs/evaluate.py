@@ -1,0 +1,324 @@
+"""Losses and metrics over more data than should be in memory: folded batch by batch, with the result of one pass.
+
+    lossfuncs.evaluate("labels.npy", "predictions.npy", loss="crossentropy", metrics=["accuracy"])
+
+`Evaluation` is the fold itself: update with batches anywhere, merge, and ask for the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from . import losses, metrics, plain
+from .call import RowsCall, array, complete, plan
+from .dispatch import current_backend, entry_of, prepare
+from .files import open_rows
+from .problem import Array, Task
+from .table import STRUCTURAL
+
+Function: TypeAlias = "str | Callable[..., Any] | tuple[str | Callable[..., Any], Mapping[str, Any]]"
+Progress: TypeAlias = Callable[[int, "int | None"], None]
+
+BATCH = 4 << 20  # bytes that are read at a time: they stay in a cache while one function after the other passes over them
+
+
+def evaluate(
+    y_true: Any,
+    y_pred: Any = None,
+    *,
+    loss: Function | Iterable[Function] = (),
+    metrics: Function | Iterable[Function] = (),
+    sample_weight: Any = None,
+    batch_size: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """The mean of each loss and metric over all samples, whatever the batches.
+
+    y_true, y_pred and sample_weight are arrays, memory maps, or paths of .npy, .npz, .csv or .parquet files ("file.npz:key",
+    "file.csv:column"), with equally many rows; or y_true alone is an iterable of batches (y_true, y_pred) or (y_true, y_pred,
+    sample_weight). One-dimensional data are one number a sample.
+
+    loss and metrics: strings of any Keras generation, functions of lossfuncs, pairs (of one of these, its options), or several of
+    these. As in Keras' compile, "accuracy" and "crossentropy" mean the binary, categorical or sparse one, by the shapes; without
+    any loss and metric, those that suit the first batch are chosen. options go to every function that knows them. The keys of the
+    result are the strings as given. With sample_weight the means are weighted: sum(weight * value) / sum(weight). dice and tversky
+    are one number for all data, unless their axis says otherwise.
+
+    batch_size: rows at a time; by default 4 MB. progress(rows done, rows in all or None) is called after each batch. ValueError for
+    rows that differ in number, labels out of range, no data, what the functions raise, and for a function whose value depends on
+    which samples are together in a batch.
+    """
+    fold = Evaluation(loss, metrics, options)
+    for batch, total in batches(y_true, y_pred, sample_weight, batch_size):
+        fold.update(*batch)
+        if progress:
+            progress(fold.rows, total)
+    return fold.result()
+
+
+def batches(y_true: Any, y_pred: Any = None, sample_weight: Any = None, batch_size: int | None = None) -> Iterator[tuple[Any, int | None]]:
+    """The batches (y_true, y_pred, sample_weight or None), each with the number of rows in all, where that is known."""
+    if y_pred is None:
+        if sample_weight is not None or batch_size is not None:
+            raise ValueError("y_pred is missing: sample_weight and batch_size go with arrays or files, not with an iterable of batches")
+        for batch in y_true:
+            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+                raise ValueError(f"a batch must be (y_true, y_pred) or (y_true, y_pred, sample_weight), got {type(batch).__name__}")
+            yield batch, None
+        return
+    with contextlib.ExitStack() as opened:
+        named = (("y_true", y_true), ("y_pred", y_pred), ("sample_weight", sample_weight))
+        sources = [open_rows(data, name) for name, data in named if data is not None]
+        for source in sources:
+            opened.callback(source.close)
+        first, *others = sources
+        for other in others:
+            if other.rows != first.rows:
+                raise ValueError(f"{first.name} has {first.rows:,} rows, but {other.name} has {other.rows:,}")
+        size = max(1, BATCH // sum(source.row_bytes for source in sources)) if batch_size is None else _positive(batch_size)
+        for _ in range(0, first.rows, size):
+            batch = [source.read(size) for source in sources]
+            if len({len(x) for x in batch}) > 1:
+                raise ValueError(f"{first.name} and {sources[1].name} ended at different rows")
+            yield batch, first.rows
+
+
+def _positive(batch_size: Any) -> int:
+    try:
+        size = operator.index(batch_size)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+    return size
+
+
+class Evaluation:
+    """Losses and metrics folded over batches; see `evaluate`, whose loss, metrics and options these are."""
+
+    def __init__(self, loss: Any = (), metrics: Any = (), options: Mapping[str, Any] | None = None) -> None:
+        self.rows = 0
+        self.functions: dict[str, Accumulator] = {}
+        self._wanted = [("loss", *_pair(x)) for x in _several(loss)] + [("metric", *_pair(x)) for x in _several(metrics)]
+        self._options = dict(options or {})
+        for kind, function, _ in self._wanted:
+            _find(kind, function, "")  # an unknown name should not wait for data
+
+    def update(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take in a batch."""
+        t, p = array("y_true", y_true), array("y_pred", y_pred)
+        if p.ndim == 0 or t.ndim == 0 or len(t) != len(p):
+            raise ValueError(f"y_true and y_pred must have equally many rows, got shapes {t.shape} and {p.shape}")
+        if not len(p):
+            return
+        if not self.functions:
+            self._resolve(t, p)
+        for accumulator in self.functions.values():
+            try:
+                accumulator.update(t, p, sample_weight)
+            except ValueError as error:
+                # a row of this batch is named: say which one of the data it is
+                where = re.sub(r"^y_true\[(\d+)", lambda found: f"y_true[{self.rows + int(found[1])}", str(error))
+                raise ValueError(where) from None
+        self.rows += len(p)
+
+    def merge(self, other: Evaluation) -> None:
+        """Take in all that `other`, made with the same arguments, has seen."""
+        if not self.functions:
+            self.functions = {label: Accumulator(a.function, a.options) for label, a in other.functions.items()}
+        elif other.functions and list(other.functions) != list(self.functions):
+            raise ValueError(f"the other evaluation has {', '.join(other.functions)}, this one {', '.join(self.functions)}")
+        for label, accumulator in other.functions.items():
+            self.functions[label].merge(accumulator)
+        self.rows += other.rows
+
+    def result(self) -> dict[str, float]:
+        """The means so far. ValueError if there were no rows."""
+        if not self.rows:
+            raise ValueError("there is nothing to evaluate: the data have no rows")
+        return {label: accumulator.result() for label, accumulator in self.functions.items()}
+
+    def _resolve(self, t: Array, p: Array) -> None:
+        wanted, common = self._wanted, self._options
+        if not wanted:
+            wanted = [(kind, name, {o: v for o, v in options.items() if o not in common}) for kind, name, options in suited(t, p)]
+        unused = set(common)
+        for kind, function, own in wanted:
+            found = _find(kind, function, _family(t, p))
+            shared = {name: value for name, value in common.items() if name in found.defaults}
+            unused -= shared.keys()
+            label = _label(function, own)
+            if label in self.functions:
+                if self.functions[label].function is found:
+                    continue  # a loss that is also a metric
+                label = f"{label} ({kind})"
+            self.functions[label] = Accumulator(found, {**shared, **own})
+        if unused:
+            known = sorted({name for a in self.functions.values() for name in a.function.defaults})
+            raise ValueError(f"option {', '.join(sorted(unused))} is known to none of {', '.join(self.functions)}; "
+                             f"they know {', '.join(known) or 'no options'}")  # fmt: skip
+
+
+class Accumulator:
+    """The weighted mean of one function over batches."""
+
+    def __init__(self, function: Any, options: Mapping[str, Any]) -> None:
+        self.function, self.options = function, dict(options)
+        self.weight = _Sum()  # of the values, or their number
+        self.totals: list[_Sum] = []  # of the values; or of the terms of the one row that all data are
+        self.elements = 0  # of that row
+
+    def update(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> None:
+        """Take in a batch of at least one row."""
+        t, p = y_true, y_pred
+        if p.ndim == 1:
+            t, p = (x[:, None] if x.ndim == 1 else x for x in (t, p))
+        name, whole = self.function.__name__, self._one_row(p)
+        if whole and sample_weight is not None:
+            raise ValueError(f"{name} is one number for all data, so that sample_weight has nothing to weigh: "
+                             "with an axis, as axis=-1, it is one for each sample")  # fmt: skip
+        call = prepare(self.function, t, p, self.options, sample_weight, "mean" if sample_weight is None else "mean_with_sample_weight")
+        if isinstance(call, RowsCall):
+            if y_pred.ndim == 1 and not whole and not call.problem.rows.pointwise and entry_of(self.function).shape != "element":
+                raise ValueError(f"{name} needs several numbers for each sample, but y_pred has one: its shape is {y_pred.shape}")
+        elif name == "circle" and (self.options.get("ref_embeddings") is None or self.options.get("remove_diagonal", True)):
+            raise ValueError("circle compares the samples of a batch with one another, so it has no value apart from the batches: "
+                             "give it ref_embeddings and ref_labels, and remove_diagonal=False")  # fmt: skip
+        if whole:
+            self._add_terms(call)
+        else:
+            divisor = call.divisor()
+            self._add([call.run(current_backend(), Task(True, call.weights))], 0.0 if math.isinf(divisor) else divisor)
+
+    def merge(self, other: Accumulator) -> None:
+        """Take in all that `other`, of the same function, has seen."""
+        self.elements += other.elements
+        self.weight.add(other.weight.high, other.weight.low)
+        self.totals += [_Sum() for _ in other.totals[len(self.totals) :]]
+        for mine, its in zip(self.totals, other.totals, strict=False):
+            mine.add(its.high, its.low)
+
+    def result(self) -> float:
+        """The mean so far; 0 where all weights are 0, or every class was ignored."""
+        totals = [total.value for total in self.totals]
+        if not self.elements:
+            return totals[0] / self.weight.value if self.weight.value else 0.0
+        maths = {name: value for name, value in complete(self.function, self.options).items() if name not in STRUCTURAL}
+        rows, parameters = plan(entry_of(self.function), self.elements, maths)
+        with np.errstate(all="ignore"):
+            return float(plain.on_arrays(rows.value)([np.float64(x) for x in totals], np.float64(self.elements), *parameters))
+
+    def _one_row(self, p: Array) -> bool:
+        """Whether the function's axis makes one row of all data."""
+        defaults = self.function.defaults
+        axis = self.options.get("axis", defaults["axis"]) if "axis" in defaults else -1
+        if axis is None:
+            return True
+        over = {a % p.ndim for a in (axis if isinstance(axis, (tuple, list)) else (axis,)) if isinstance(a, int)}
+        if 0 in over and len(over) < p.ndim:
+            raise ValueError(f"axis {axis} of {self.function.__name__} runs over the samples: leave out axis 0, or name all axes")
+        return 0 in over
+
+    def _add_terms(self, call: Any) -> None:
+        """The totals of one row add up over its pieces, and its value is a formula of them."""
+        problem = call.problem
+        if [one.op for one in problem.rows.passes] != ["sum"]:
+            raise ValueError(f"{self.function.__name__} cannot be computed over all axes in batches: leave out axis 0")
+        t, p = (x.reshape(1, -1).astype(np.float64) for x in (call.t, call.p))
+        with np.errstate(all="ignore"):
+            self._add([float(x[0, 0]) for x in plain.totals(problem.rows, t, p, problem.parameters)], 1.0)
+        self.elements += p.size
+
+    def _add(self, totals: list[float], weight: float) -> None:
+        self.weight.add(weight)
+        self.totals += [_Sum() for _ in totals[len(self.totals) :]]
+        for mine, total in zip(self.totals, totals, strict=True):
+            mine.add(total)
+
+
+class _Sum:
+    """A sum and what rounding has taken from it: right to the last bit or two however many are added."""
+
+    def __init__(self) -> None:
+        self.high = self.low = 0.0
+
+    @property
+    def value(self) -> float:
+        return self.high + self.low
+
+    def add(self, x: float, rest: float = 0.0) -> None:
+        total = self.high + x
+        if math.isfinite(total):
+            large, small = (self.high, x) if abs(self.high) >= abs(x) else (x, self.high)
+            self.low += (large - total) + small + rest
+        self.high = total
+
+
+def suited(t: Array, p: Array) -> list[tuple[str, str, dict[str, Any]]]:
+    """What to compute of such data if nothing is asked for: (loss or metric, name, options), by shapes and by values."""
+    family = _family(t, p)
+    if not family:
+        return [("metric", "accuracy", {})]
+    logits: dict[str, Any] = {} if _within_0_1(p) else {"from_logits": True}
+    if family == "sparse_categorical_" or family == "categorical_" and _one_hot(t):
+        k = 5 if p.shape[-1] > 10 else 3
+        best = [("metric", f"{family.replace('categorical_', 'top_k_categorical_')}accuracy", {"k": k})] if p.shape[-1] > k else []
+        return [("loss", f"{family}crossentropy", logits), ("metric", "accuracy", {}), *best]
+    if ((t == 0) | (t == 1)).all():
+        return [("loss", "binary_crossentropy", logits), ("metric", "binary_accuracy", {"threshold": 0.0} if logits else {})]
+    return [("loss", "mean_squared_error", {}), ("metric", "mean_absolute_error", {})]
+
+
+def _family(t: Array, p: Array) -> str:
+    """What Keras' compile puts before "accuracy" and "crossentropy", by the shapes; nothing where y_pred holds class numbers."""
+    if p.ndim == 1 or p.shape[-1] == 1:
+        whole = p.dtype.kind in "biu" or bool((p == np.floor(p)).all() and (p > 1).any())
+        return "" if whole and t.size == p.size else "binary_"
+    if t.ndim < p.ndim or t.shape[-1] == 1:
+        return "sparse_categorical_"
+    return "categorical_"
+
+
+def _within_0_1(p: Array) -> bool:
+    return bool(((p >= 0) & (p <= 1)).all())
+
+
+def _one_hot(t: Array) -> bool:
+    return bool(((t == 0) | (t == 1)).all() and (t.sum(axis=-1) == 1).all())
+
+
+def _several(functions: Any) -> list[Any]:
+    one = isinstance(functions, str) or callable(functions)
+    if isinstance(functions, tuple) and len(functions) == 2 and isinstance(functions[1], Mapping):
+        one = True
+    return [functions] if one else list(functions or ())
+
+
+def _pair(function: Any) -> tuple[Any, dict[str, Any]]:
+    return (function[0], dict(function[1])) if isinstance(function, tuple) else (function, {})
+
+
+def _find(kind: str, function: Any, family: str) -> Any:
+    if isinstance(function, str):
+        lowered = function.lower()
+        if kind == "metric" and lowered in ("accuracy", "acc"):
+            function = f"{family}accuracy"
+        elif lowered in ("crossentropy", "ce"):
+            function = f"{family or 'binary_'}crossentropy"
+        function = (losses if kind == "loss" else metrics).get(function)
+    if not hasattr(function, "defaults"):
+        raise TypeError(f"a {kind} must be a string or a function of lossfuncs, got {function!r}")
+    return function
+
+
+def _label(function: Any, options: Mapping[str, Any]) -> str:
+    name = function if isinstance(function, str) else function.__name__
+    return f"{name}({', '.join(f'{k}={v}' for k, v in options.items())})" if options else name
