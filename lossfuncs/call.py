@@ -133,13 +133,7 @@ class RowsCall(Call):
             t = t.reshape(wanted)
         if t.shape != wanted:
             raise ValueError(f"y_true of shape {t.shape} does not fit y_pred of shape {p.shape}: labels must have shape {wanted}")
-        if is_float(t.dtype):
-            whole = t == np.floor(t)
-            if not whole.all():
-                raise ValueError(f"y_true must hold whole class numbers, got {t[~whole].flat[0]}")
-            with np.errstate(invalid="ignore"):
-                t = np.where(np.abs(t) < 2.0**62, t, -1.0).astype(np.int64)
-        return np.ascontiguousarray(t, np.int64)
+        return np.ascontiguousarray(whole_numbers("y_true", t))
 
     def _per_element(self, entry: Any, p: Array, sample_weight: Any) -> bool:
         """1-D data with 1-D weights: each element is a sample, a row of its own."""
@@ -167,7 +161,7 @@ class RowsCall(Call):
             options |= {"alpha": 1.0, "label_smoothing": 0.0}
         rows, parameters = plan(entry, n, options)
         ignore = self.options.get("ignore_class")
-        ignore = NO_CLASS if ignore is None else whole("ignore_class", ignore)
+        ignore = NO_CLASS if ignore is None else class_number("ignore_class", ignore)
         if self.free_labels:
             p = p[..., : self.options["k"]]
             n = p.shape[-1]
@@ -217,10 +211,11 @@ class RowsCall(Call):
         return cpu_backend().shortcut(problem, self.shape, self.dtype, divisor)
 
     def _of_nothing(self, task: Task) -> float:
-        """No rows, or rows of nothing: those have no mean."""
+        """No rows, or rows of nothing: those have no mean, but no label is found among them."""
+        value = 0.0 if self.free_labels else math.nan
         if task.values is not None:
-            task.values[...] = math.nan
-        return math.nan if task.total and self.m else 0.0
+            task.values[...] = value
+        return value if task.total and self.m else 0.0
 
     def _reference(self, task: Task) -> float:
         """The NumPy backend: the reference's body, and derivatives by the NumPy schedule."""
@@ -340,12 +335,29 @@ def spread(name: str, x: Any, shape: tuple[int, ...]) -> Array:
     raise ValueError(f"{name} of shape {np.shape(x)} does not fit: the values have shape {shape}")
 
 
-def whole(name: str, value: Any) -> int:
-    """value as an int."""
+def class_number(name: str, value: Any) -> int:
+    """value as an int that may be a label."""
     try:
-        return operator.index(value)
+        number = NO_CLASS if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
+        number = NO_CLASS
+    if not NO_CLASS < number < 2**63:
+        raise ValueError(f"{name} must be a whole number of 64 bits, got {value!r}")
+    return number
+
+
+def whole_numbers(name: str, x: Array) -> Array:
+    """x as int64."""
+    if is_float(x.dtype):
+        x = x.astype(np.float64)
+        right = (x == np.floor(x)) & (np.abs(x) < 2.0**63)
+    elif x.dtype == np.uint64:
+        right = x < 2**63
+    else:
+        return x.astype(np.int64, copy=False)
+    if not right.all():
+        raise ValueError(f"{name} must hold whole numbers of 64 bits, got {x[~right].flat[0]}")
+    return x.astype(np.int64)
 
 
 def zeros_and_ones(t: Array) -> bool:

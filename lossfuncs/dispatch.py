@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .call import REQUIRED, Call, RowsCall, complete, spread
+from .call import REQUIRED, Call, RowsCall, array, complete, spread
 from .problem import Array, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -192,9 +192,10 @@ def grad_and_hess(
     The second derivative is the diagonal of the Hessian of sum(upstream * value), as Newton's method and gradient boosting use it. It
     exists for the pointwise losses and for the cross-entropies from logits; ValueError for others. out: a pair of arrays.
     """
-    outs = (None, None) if out is None else tuple(out)
-    if len(outs) != 2:
-        raise ValueError(f"out must be a pair of arrays, got {len(outs)} of them")
+    outs = (None, None) if out is None else out
+    if not isinstance(outs, (tuple, list)) or len(outs) != 2:
+        got = f"{len(outs)} of them" if isinstance(outs, (tuple, list)) else type(outs).__name__
+        raise ValueError(f"out must be a pair of arrays, got {got}")
     _, (gradient, hessian) = _derive(2, loss, y_true, y_pred, upstream, outs, sample_weight, reduction, options)
     return gradient, hessian
 
@@ -209,9 +210,9 @@ def _derive(order: int, loss: Any, y_true: Any, y_pred: Any, upstream: Any, outs
         for d, x in zip(derivatives, apart, strict=True):
             d[...] = x
         return value, derivatives
-    into = tuple(call.view(d) for d in derivatives)
+    into = tuple(call.view(np.asarray(d)) for d in derivatives)
     if call.reduction is not None:
-        seed = np.asarray(1.0 if upstream is None else upstream, np.float64)
+        seed = array("upstream", 1.0 if upstream is None else upstream)
         if seed.ndim:
             raise ValueError(f"upstream must be a number where there is a reduction, got shape {seed.shape}")
         divisor = call.divisor()
@@ -229,10 +230,15 @@ def _result(call: Call, out: Any) -> Array:
     shape = call.y_pred.shape
     if out is None:
         return np.empty(shape, call.dtype)
-    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != call.dtype or not out.flags.writeable:
-        got = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ValueError(f"out must be a writable {call.dtype} array of y_pred's shape {shape}, got {got}")
-    return out
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        got = type(out).__name__
+    elif out.shape != shape or out.dtype != call.dtype or not out.flags.writeable:
+        got = f"{'' if out.flags.writeable else 'a read-only '}{out.dtype} of shape {out.shape}"
+    elif any(step == 0 and size > 1 for step, size in zip(out.strides, shape, strict=True)):
+        got = f"strides {out.strides}, by which elements share memory"
+    else:
+        return out
+    raise ValueError(f"out must be a writable {call.dtype} array of y_pred's shape {shape}, got {got}")
 
 
 def _overlap(derivatives: list[Array], y_true: Any, y_pred: Any) -> bool:

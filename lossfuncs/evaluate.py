@@ -20,6 +20,7 @@ from . import losses, metrics, plain
 from .call import RowsCall, array, complete, plan
 from .dispatch import current_backend, entry_of, prepare
 from .files import open_rows
+from .names import SPELLINGS
 from .problem import Array, Task
 from .table import STRUCTURAL
 
@@ -313,6 +314,9 @@ def _find(kind: str, function: Any, family: str) -> Any:
             function = f"{family}accuracy"
         elif lowered in ("crossentropy", "ce"):
             function = f"{family or 'binary_'}crossentropy"
+        other = "metric" if kind == "loss" else "loss"
+        if function not in SPELLINGS[kind] and function in SPELLINGS[other]:
+            raise ValueError(f"{function!r} is a {other}, not a {kind}")
         function = (losses if kind == "loss" else metrics).get(function)
     if not hasattr(function, "defaults"):
         raise TypeError(f"a {kind} must be a string or a function of lossfuncs, got {function!r}")

@@ -87,11 +87,13 @@ def column_names(path: str) -> list[str]:
     if suffix == ".npz":
         with _archive(path) as archive:
             return _keys(archive)
-    if suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{path} has no columns to choose from: that takes .csv, .parquet or .npz")
-    source = (_Csv if suffix == ".csv" else _Parquet)(path, None)
-    source.close()
-    return source.columns
+    if suffix == ".csv":
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+            return _Header(path, next((line for line in file if line.strip()), "")).columns
+    if suffix == ".parquet":
+        with _parquet(path) as file:
+            return list(file.schema_arrow.names)
+    raise ValueError(f"{path} has no columns to choose from: that takes .csv, .parquet or .npz")
 
 
 class _Array(Source):
@@ -222,38 +224,42 @@ class _Npy(Source):
             self._archive.close()
 
 
-class _Csv(Source):
-    """Numbers with commas, semicolons or tabs between them, with or without a line of names.
+class _Header:
+    """What the first line of a .csv file tells: what stands between its fields, and whether they are names.
 
-    The first line is names if one of its fields is no number and none is a fraction, or if they are 0, 1, 2, ... as pandas writes
-    them; a first column without a name is pandas' index, and not data.
+    They are if one of them is no number and none is a fraction, or if they are 0, 1, 2, ... as pandas writes them; a first column
+    without a name is pandas' index, and not data.
     """
+
+    def __init__(self, path: str, line: str) -> None:
+        if not line:
+            raise ValueError(f"{path} is empty")
+        self.delimiter = max(",;\t", key=line.count)
+        fields = [field.strip() for field in next(csv.reader([line], delimiter=self.delimiter))]
+        self.names = _are_names(fields)
+        self.columns = fields if self.names else [str(i) for i in range(len(fields))]
+        self.data = range(1 if self.names and len(fields) > 1 and not fields[0] else 0, len(fields))
+
+
+class _Csv(Source):
+    """Numbers with commas, semicolons or tabs between them, with or without a line of names."""
 
     dtype = np.dtype(np.float64)
 
     def __init__(self, path: str, columns: Sequence[str] | None) -> None:
         self.name = path
-        self._file = open(path, encoding="utf-8-sig", newline="")
+        self._file = open(path, encoding="utf-8-sig", errors="replace", newline="")  # what is no text is no number
         try:
             self._lines: Iterator[tuple[int, str]] = ((number, line) for number, line in enumerate(self._file, 1) if line.strip())
-            first = next(self._lines, None)
-            if first is None:
-                raise ValueError(f"{path} is empty")
-            self._delimiter = max(",;\t", key=first[1].count)
-            fields = [field.strip() for field in self._split(first[1])]
-            names = _are_names(fields)
-            self.columns = fields if names else [str(i) for i in range(len(fields))]
-            if not names:
+            first = next(self._lines, (0, ""))
+            header = _Header(path, first[1])
+            if not header.names:
                 self._lines = itertools.chain([first], self._lines)
-            index = names and len(fields) > 1 and not fields[0]
-            everything = range(1 if index else 0, len(fields))
-            self._chosen = list(everything) if columns is None else [_position(path, self.columns, column) for column in columns]
+            self._delimiter, self._columns = header.delimiter, header.columns
+            self._chosen = list(header.data) if columns is None else [_position(path, header.columns, column) for column in columns]
             self.shape = (len(self._chosen),) if len(self._chosen) > 1 else ()
             with open(path, "rb") as file:
-                self.rows = sum(1 for line in file if line.strip()) - names
-        except UnicodeDecodeError as error:
-            self._file.close()
-            raise ValueError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}") from None
+                self.rows = sum(1 for line in file if line.strip()) - header.names
         except BaseException:
             self._file.close()
             raise
@@ -262,30 +268,29 @@ class _Csv(Source):
         chunk = list(itertools.islice(self._lines, rows))
         if not chunk:
             return np.empty((0, *self.shape))
+        lines = [line for _, line in chunk]
+        # loadtxt overlooks columns past those it is to use; there may also be text in quotes with commas in it
+        uneven = sum(line.count(self._delimiter) for line in lines) != len(lines) * (len(self._columns) - 1)
+        if uneven and (fault := self._fault(chunk)):
+            raise fault
         try:
-            block = np.loadtxt([line for _, line in chunk], delimiter=self._delimiter, comments=None, quotechar='"', ndmin=2,
-                               usecols=None if len(self._chosen) == len(self.columns) else self._chosen)  # fmt: skip
+            block = np.loadtxt(lines, delimiter=self._delimiter, comments=None, quotechar='"', ndmin=2, usecols=self._chosen)
         except ValueError as error:
             raise self._fault(chunk) or ValueError(f"{self.name} cannot be read: {error}") from None
-        if block.shape[1] != len(self._chosen):
-            raise self._fault(chunk) or ValueError(f"{self.name} cannot be read: its lines differ in length")
         return block if self.shape else block[:, 0]
 
     def close(self) -> None:
         self._file.close()
 
-    def _split(self, line: str) -> list[str]:
-        return next(csv.reader([line], delimiter=self._delimiter))
-
     def _fault(self, chunk: list[tuple[int, str]]) -> ValueError | None:
         for number, line in chunk:
-            fields = self._split(line)
-            if len(fields) != len(self.columns):
-                return ValueError(f"{self.name}, line {number}: {len(fields)} columns, but the first line has {len(self.columns)}")
+            fields = next(csv.reader([line], delimiter=self._delimiter))
+            if len(fields) != len(self._columns):
+                return ValueError(f"{self.name}, line {number}: {len(fields)} columns, but the first line has {len(self._columns)}")
             for i in self._chosen:
                 if not _is_number(fields[i]):
                     what = f"{fields[i].strip()!r} is not a number" if fields[i].strip() else "there is no number"
-                    return ValueError(f"{self.name}, line {number}, column {self.columns[i]}: {what}")
+                    return ValueError(f"{self.name}, line {number}, column {self._columns[i]}: {what}")
         return None
 
 
@@ -316,23 +321,26 @@ def _position(path: str, names: list[str], column: str) -> int:
     raise ValueError(f"{path} has no column {column!r}; it has {shown}")
 
 
+def _parquet(path: str) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError(f"{path}: to read .parquet, pyarrow is needed: pip install 'lossfuncs[parquet]'") from None
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid:
+        raise ValueError(f"{path} is not a whole .parquet file") from None
+
+
 class _Parquet(Source):
     """Columns of numbers, or of lists of equally many numbers."""
 
     def __init__(self, path: str, columns: Sequence[str] | None) -> None:
+        self.name, self._file = path, _parquet(path)
         try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise ImportError(f"{path}: to read .parquet, pyarrow is needed: pip install 'lossfuncs[parquet]'") from None
-        self.name = path
-        try:
-            self._file = pyarrow.parquet.ParquetFile(path)
-        except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{path} is not a whole .parquet file: {str(error).splitlines()[0]}") from None
-        try:
-            self.columns = list(self._file.schema_arrow.names)
-            chosen = self.columns if columns is None else [self.columns[_position(path, self.columns, c)] for c in columns]
+            names = list(self._file.schema_arrow.names)
+            chosen = names if columns is None else [names[_position(path, names, column)] for column in columns]
             if not chosen:
                 raise ValueError(f"{path} has no columns")
             self.rows = self._file.metadata.num_rows
@@ -369,7 +377,7 @@ class _Parquet(Source):
 
         kind, where = column.type, f"{self.name}, column {name}"
         if column.null_count:
-            raise ValueError(f"{where}: {column.null_count} values are missing")
+            raise ValueError(f"{where}: values are missing")
         if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
             inner = self._numbers(name, column.flatten())
             lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False))

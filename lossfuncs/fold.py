@@ -15,8 +15,8 @@ import numba
 from numba.core import types
 
 from . import rows, vectormath
-from .lanes import (LANES, add_to, at, column, dense_target, labelled_target, max_to, min_to, narrow, put, scratch, set_to,
-                    widen)  # fmt: skip
+from .lanes import (LANES, add_to, at, column, dense_target, dot_to, labelled_target, max_to, min_to, narrow, put,
+                    scratch, set_to, top_to, widen)  # fmt: skip
 from .rows import Pass, Rows, Scalar
 
 inline = numba.njit(nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -30,7 +30,7 @@ class Element:
         self.type, self.load, self.store = type_, load, store
         named = {name: f for name, f in tier.items() if hasattr(math, name)}
         self.replace: dict[Any, Any] = {getattr(math, name): f for name, f in named.items()}
-        self.replace |= {getattr(rows, name): tier[name] for name in ("where", "sigmoid", "softplus", "log_cosh")}
+        self.replace |= {getattr(rows, name): tier[name] for name in ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh")}
         self.replace |= {max: tier["maximum"], min: tier["minimum"], abs: tier["fabs"]}
         self.bound: dict[Any, Any] = {}
 
@@ -68,8 +68,16 @@ class Fold:
         self.each = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]
         self.all = functools.reduce(_then, self.each)
 
-    def _sweep(self, step: Any, slot: int, count: int, start: float, combine: Any) -> Any:
-        """Start `count` totals, let `step(S, K, t, p, j, lane, wanted, a)` take in each element, combine the lanes of a long row."""
+    def _sweep(self, step: Any, slot: int, count: int, start: float, combine: Any, hard: Any = None) -> Any:
+        """Start `count` totals, let `step(S, K, t, p, j, lane, wanted, a)` take in each element, combine the lanes of a long row.
+
+        `hard` does the same for 64 elements whose targets are all 0 or 1.
+        """
+        each = _each_lane(step)
+        if hard is not None:
+            each = _hard_or_soft(_each_lane(hard), each, self.element.load)
+        elif combine is dot_to:
+            each, combine = _unless_all_zero(each, self.element.load), add_to
         stride = self.stride
 
         @inline
@@ -77,8 +85,7 @@ class Fold:
             for lane in range(count * LANES):
                 put(S, slot * LANES + lane, start)
             for j in range(n):
-                for lane in range(LANES):
-                    step(S, K, at(t, j * stride), at(p, j * LANES), j, lane, True, a)
+                each(S, K, at(t, j * stride), at(p, j * LANES), j, a)
 
         @inline
         def long(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
@@ -86,8 +93,7 @@ class Fold:
                 put(S, slot * LANES + lane, start)
             full = n // LANES
             for j in range(full):
-                for lane in range(LANES):
-                    step(S, K, at(t, j * stride), at(p, j * LANES), j, lane, True, a)
+                each(S, K, at(t, j * stride), at(p, j * LANES), j, a)
             rest = n - full * LANES
             if rest:
                 for lane in range(LANES):
@@ -99,21 +105,26 @@ class Fold:
 
         return long if self.long else short
 
-    def _gathering(self, one: Pass, slot: int, start: float, combine: Any, dot: bool = False) -> Any:
+    def _gathering(self, one: Pass, slot: int, start: float, combine: Any) -> Any:
         load, target, terms, read = self.element.load, self.target, self.element.bind(one.terms), column(slot)
-        if dot:
 
-            @inline
-            def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
-                combine(at(S, slot * LANES), lane, terms(read(S, lane), load(p[lane]), *a), target(K, t, j, lane), wanted)
-        else:
-
+        def gathering(terms: Any) -> Any:
             @inline
             def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
                 x = terms(read(S, lane), target(K, t, j, lane), load(p[lane]), *a)
                 combine(at(S, slot * LANES), lane, x, 1.0, wanted)
 
-        return self._sweep(step, slot, one.count, start, combine)
+            return step
+
+        if combine is dot_to:
+
+            @inline
+            def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+                dot_to(at(S, slot * LANES), lane, terms(read(S, lane), load(p[lane]), *a), target(K, t, j, lane), wanted)
+        else:
+            step = gathering(terms)
+        hard = None if one.hard is None or self.labelled else gathering(self.element.bind(one.hard))
+        return self._sweep(step, slot, one.count, start, combine, hard)
 
     def _sum(self, one: Pass, slot: int) -> Any:
         return self._gathering(one, slot, 0.0, add_to)
@@ -123,14 +134,15 @@ class Fold:
 
     def _lse(self, one: Pass, slot: int) -> Any:
         load, target, terms, read = self.element.load, self.target, self.element.bind(one.terms), column(slot)
-        exp = self.element.replace[math.exp]
-        largest = self._gathering(one._replace(count=1), slot, -math.inf, max_to)
+        exp = self.element.replace[rows.exp_nonpositive]
+        # NaN need not stay in the maximum: it comes back in the sum.
+        largest = self._gathering(one._replace(count=1), slot, -math.inf, top_to)
 
         @inline
         def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
             x, m = terms(read(S, lane), target(K, t, j, lane), load(p[lane]), *a), S[slot * LANES + lane]
-            others, equal = (0.0, 1.0) if x == m else (exp(x - m), 0.0)
-            add_to(at(S, (slot + 1) * LANES), lane, (others, equal), 1.0, wanted)
+            add_to(at(S, (slot + 1) * LANES), lane, exp(x - m), 1.0, wanted & (x != m))
+            add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, wanted & (x == m))
 
         others = self._sweep(step, slot + 1, 2, 0.0, add_to)
 
@@ -178,7 +190,7 @@ class Fold:
 
     def _dot(self, one: Pass, slot: int) -> Any:
         if not self.labelled:
-            return self._gathering(one, slot, 0.0, add_to, dot=True)
+            return self._gathering(one, slot, 0.0, dot_to)
         load, terms, read, long = self.element.load, self.element.bind(one.terms), column(slot), self.long
 
         @inline
@@ -203,6 +215,44 @@ class Fold:
                 put(S, slot * LANES + lane, x if inside else math.nan)
 
         return fold
+
+
+def _each_lane(step: Any) -> Any:
+    @inline
+    def each(S: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+        for lane in range(LANES):
+            step(S, K, t, p, j, lane, True, a)
+
+    return each
+
+
+def _hard_or_soft(hard: Any, soft: Any, load: Any) -> Any:
+    @inline
+    def each(S: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+        between = 0
+        for lane in range(LANES):
+            y = load(t[lane])
+            between += (y != 0.0) & (y != 1.0)
+        if between:
+            soft(S, K, t, p, j, a)
+        else:
+            hard(S, K, t, p, j, a)
+
+    return each
+
+
+def _unless_all_zero(each: Any, load: Any) -> Any:
+    """For a sum that is weighted by the targets: most of a one-hot row need not be looked at."""
+
+    @inline
+    def some(S: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+        weights = 0
+        for lane in range(LANES):
+            weights += load(t[lane]) != 0.0
+        if weights:
+            each(S, K, t, p, j, a)
+
+    return some
 
 
 def _then(first: Any, second: Any) -> Any:

@@ -92,17 +92,23 @@ def _gather(op: str) -> Any:
 
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             p, lane, values, weight, wanted = args
-            zero = ir.Constant(ir.DoubleType(), 0.0)
+            double = ir.DoubleType()
+            if op == "dot":  # 0 * inf is nothing: what has no weight does not count
+                wanted = builder.and_(wanted, builder.fcmp_unordered("!=", weight, double(0.0)))
             for q, number in enumerate(numbers):
                 x = builder.extract_value(values, q) if isinstance(signature.args[2], types.BaseTuple) else values
                 x = context.cast(builder, x, number, types.float64)
                 slot = builder.gep(p, [builder.add(lane, _INDEX(q * LANES))])
                 old = builder.load(slot)
-                if op == "add":  # 0 * inf is nothing: what has no weight does not count
-                    nothing = builder.fcmp_ordered("==", weight, zero)
-                    new = builder.fadd(old, builder.select(nothing, zero, builder.fmul(weight, x)))
+                if op == "dot":
+                    fma = builder.module.declare_intrinsic("llvm.fma", [double], ir.FunctionType(double, [double] * 3))
+                    new = builder.call(fma, [weight, x, old])
+                elif op == "add":
+                    new = builder.fadd(old, x)
                 elif op == "min":  # of indices: no NaN here
                     new = builder.select(builder.fcmp_ordered("<", x, old), x, old)
+                elif op == "top":  # a maximum that passes over NaN
+                    new = builder.select(builder.fcmp_ordered(">", x, old), x, old)
                 else:  # max: a NaN on either side stays
                     keep = builder.or_(builder.fcmp_ordered(">=", old, x), builder.fcmp_unordered("uno", old, old))
                     new = builder.select(keep, old, x)
@@ -114,7 +120,7 @@ def _gather(op: str) -> Any:
     return gather
 
 
-add_to, max_to, min_to = _gather("add"), _gather("max"), _gather("min")
+add_to, dot_to, max_to, top_to, min_to = (_gather(op) for op in ("add", "dot", "max", "top", "min"))
 """gather(p, lane, values, weight, wanted): take the values of one element into that lane's totals, where wanted."""
 
 

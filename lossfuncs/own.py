@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import plain
-from .call import Call, array, is_float, plan
+from .call import Call, array, is_float, plan, whole_numbers
 from .losses.circle import EXCLUDED, OTHER, SAME
 from .losses.ctc import BLANK, forward_backward
 from .options import flag
@@ -101,15 +101,7 @@ def _sample_labels(name: str, x: Any, count: int) -> Array:
         t = t[:, 0]
     if t.shape != (count,):
         raise ValueError(f"{name} must hold one label a sample, shape ({count},), got {t.shape}")
-    return _whole_numbers(name, t)
-
-
-def _whole_numbers(name: str, t: Array) -> Array:
-    if is_float(t.dtype):
-        whole = t == np.floor(t)
-        if not whole.all():
-            raise ValueError(f"{name} must hold whole numbers, got {t[~whole].flat[0]}")
-    return t.astype(np.int64)
+    return whole_numbers(name, t)
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -157,7 +149,9 @@ class SequenceCall(Call):
             raise ValueError(f"ctc takes y_true of shape (B, L) and y_pred of shape (B, T, C), got {t.shape} and {p.shape}")
         self.dtype = p.dtype if is_float(p.dtype) else np.dtype(np.float64)
         self.shape = p.shape[:1]
-        self.labels = np.ascontiguousarray(_whole_numbers("y_true", t))
+        if not p.shape[2]:
+            raise ValueError(f"y_pred of shape {p.shape} has no classes")
+        self.labels = np.array(whole_numbers("y_true", t), order="C")  # a copy: it is checked here, and used later
         bad = (self.labels < 0) | (self.labels >= p.shape[2])
         if bad.any():
             i, j = np.argwhere(bad)[0]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .rows import Pass, Rows, Scalar, bind, log_cosh, sigmoid, softplus, where
+from .rows import Pass, Rows, Scalar, bind, exp_nonpositive, log_cosh, sigmoid, softplus, where
 
 Array = NDArray[Any]
 
@@ -39,7 +39,7 @@ def _log_cosh(x: Any) -> Any:
 
 
 NUMPY: dict[Any, Any] = {
-    where: np.where, sigmoid: _sigmoid, softplus: _softplus, log_cosh: _log_cosh,
+    where: np.where, exp_nonpositive: np.exp, sigmoid: _sigmoid, softplus: _softplus, log_cosh: _log_cosh,
     max: np.maximum, min: np.minimum, abs: np.abs,
     math.pow: np.power, math.copysign: np.copysign, math.fabs: np.abs,
     **{getattr(math, name): getattr(np, name)

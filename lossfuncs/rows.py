@@ -42,6 +42,11 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     return x if condition else y
 
 
+def exp_nonpositive(x: float) -> float:
+    """exp(x) for x <= 0, for a little less than exp(x)."""
+    return math.exp(x)
+
+
 def sigmoid(x: float) -> float:
     """1 / (1 + exp(-x))."""
     e = math.exp(-abs(x))
@@ -66,11 +71,12 @@ class Pass(NamedTuple):
     count: int
     terms: Scalar
     index: int = 0
+    hard: Scalar | None = None
 
 
-def Sum(terms: Scalar, count: int = 1) -> Pass:
-    """Totals of terms(s, t, p, *a)."""
-    return Pass("sum", count, terms)
+def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None) -> Pass:
+    """Totals of terms(s, t, p, *a). `hard` gives the same numbers, to the last bit, for less where t is 0 or 1."""
+    return Pass("sum", count, terms, 0, hard)
 
 
 def Max(terms: Scalar, count: int = 1) -> Pass:
@@ -120,11 +126,11 @@ class Rows(NamedTuple):
     pointwise: bool = False
 
 
-def mean_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None) -> Rows:
-    """The mean over the row of value(t, p, *a), its derivative slope(t, p, *a) and second derivative curve(t, p, *a)."""
+def mean_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, hard: Scalar | None = None) -> Rows:
+    """The mean over the row of value(t, p, *a), its derivative slope(t, p, *a) and second derivative curve(t, p, *a).
 
-    def terms(s: Any, t: float, p: float, *a: float) -> Any:
-        return (value(t, p, *a),)
+    hard(t, p, *a) gives the same value, to the last bit, for less where t is 0 or 1.
+    """
 
     def mean(s: Any, n: float, *a: float) -> Any:
         return s[0] / n
@@ -132,7 +138,8 @@ def mean_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = N
     def around(s: Any, n: float, *a: float) -> Any:
         return (1.0 / n,)
 
-    return Rows(value.__name__, (Sum(terms),), mean, around, _scaled(slope), _scaled(curve), pointwise=True)
+    one = Sum(_as_terms(value), 1, None if hard is None else _as_terms(hard))
+    return Rows(value.__name__, (one,), mean, around, _scaled(slope), _scaled(curve), pointwise=True)
 
 
 def sum_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None) -> Rows:
@@ -145,6 +152,13 @@ def sum_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = No
         return (1.0,)
 
     return mean_of(value, slope, curve)._replace(value=total, around=around)
+
+
+def _as_terms(value: Scalar) -> Scalar:
+    def terms(s: Any, t: float, p: float, *a: float) -> Any:
+        return (value(t, p, *a),)
+
+    return terms
 
 
 def _scaled(f: Scalar | None) -> Scalar | None:

@@ -87,6 +87,7 @@ class Kernel:
     """
 
     def __init__(self, rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int) -> None:
+        self.maths = rows
         self.element = ELEMENTS[kind]
         self.fold = Fold(rows, self.element, labelled, long)
         self.labelled, self.long, self.total, self.order = labelled, long, total, order
@@ -120,6 +121,8 @@ class Kernel:
 
     def short(self) -> Any:
         """group(...): up to 64 rows side by side, one a lane."""
+        if self.order and self.maths.pointwise:
+            return self._pointwise_short()
         fold, check, finish, derive = self.fold.all, self.check, self.finish(), self._derive_short()
         totals, lanes64, labels64 = self.fold.totals, self.lanes, self.lane_labels
         block = scratch(LANES * SHORT, self.element.type)
@@ -176,6 +179,8 @@ class Kernel:
 
     def long_(self) -> Any:
         """group(...): up to 64 rows one after the other, the lanes within the row."""
+        if self.order and self.maths.pointwise:
+            return self._pointwise_long()
         fold, check, finish, derive = self.fold.all, self.check, self.finish(), self._derive_long()
         count, read, labelled = self.fold.count, self.read, self.labelled
         totals, lanes64, labels64, tail = self.fold.totals, self.lanes, self.lane_labels, scratch(LANES, self.element.type)
@@ -215,6 +220,95 @@ class Kernel:
                 derive(S, at(W, lane), one, K, T, P, grad, hess, row, lanes, n, scale, a)
             finish(R, status, W, out, acc, first, lanes, n, a)
             return bad
+
+        return group
+
+    def _pointwise(self) -> Any:
+        """element(S, u, c, t, p, into, into2, i, lane, wanted, a): take in one element and write its derivatives to place i.
+
+        A pointwise loss needs no totals for them, so one sweep does both, and value and slope share their transcendental parts.
+        """
+        element, terms = self.element, self.element.bind(self.maths.passes[0].terms)
+        load, store, (slope, *more) = element.load, element.store, self.derivatives
+
+        @inline
+        def first(S: Any, u: float, c: Any, t: Any, p: Any, into: Any, into2: Any, i: int, lane: int, wanted: bool, a: Any) -> None:
+            y, x = load(t[lane]), load(p[lane])
+            add_to(S, lane, terms((), y, x, *a), 1.0, wanted)
+            put(into, i, store(slope(c, y, x, *a) * u))
+
+        if not more:
+            return first
+        curve = more[0]
+
+        @inline
+        def both(S: Any, u: float, c: Any, t: Any, p: Any, into: Any, into2: Any, i: int, lane: int, wanted: bool, a: Any) -> None:
+            first(S, u, c, t, p, into, into2, i, lane, wanted, a)
+            put(into2, i, store(curve(c, load(t[lane]), load(p[lane]), *a) * u))
+
+        return both
+
+    def _pointwise_short(self) -> Any:
+        element, finish, around, twice = self._pointwise(), self.finish(), self.around, self.order == 2
+        totals, lanes64, block = self.fold.totals, self.lanes, scratch(LANES * SHORT, self.element.type)
+
+        @inline
+        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
+                  ignore: int, scale: float, a: Any) -> int:  # fmt: skip
+            S, W, U, G, H = totals(), lanes64(), lanes64(), block(), block()
+            T, P = _transposed(t, first, lanes, n, block()), _transposed(p, first, lanes, n, block())
+            for lane in range(LANES):
+                put(S, lane, 0.0)
+                put(W, lane, w[(first + lane) * wstep] if lane < lanes else 0.0)
+                put(U, lane, W[lane] * scale)
+            c = around((0.0,), float(n), *a)
+            for j in range(n):
+                for lane in range(LANES):
+                    element(S, U[lane], c, at(T, j * LANES), at(P, j * LANES), G, H, j * LANES + lane, lane, True, a)
+            _transposed_back(at(grad, first * n), G, n, lanes)
+            if twice:
+                _transposed_back(at(hess, first * n), H, n, lanes)
+            finish(S, S, W, out, acc, first, lanes, n, a)
+            return -1
+
+        return group
+
+    def _pointwise_long(self) -> Any:
+        element, finish, around, twice = self._pointwise(), self.finish(), self.around, self.order == 2
+        totals, lanes64, tail = self.fold.totals, self.lanes, scratch(LANES, self.element.type)
+
+        @inline
+        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
+                  ignore: int, scale: float, a: Any) -> int:  # fmt: skip
+            S, R, W, rest_t, rest_p, G, H = totals(), totals(), lanes64(), tail(), tail(), tail(), tail()
+            full, rest = n // LANES * LANES, n % LANES
+            for lane in range(LANES):
+                put(W, lane, w[(first + lane) * wstep] if lane < lanes else 0.0)
+                put(R, lane, 0.0)
+            c = around((0.0,), float(n), *a)
+            for row in range(lanes):
+                T, P = at(t, (first + row) * n), at(p, (first + row) * n)
+                into, into2 = at(grad, (first + row) * n), at(hess, (first + row) * n)
+                u = W[row] * scale
+                for lane in range(LANES):
+                    put(S, lane, 0.0)
+                for i in range(rest):
+                    put(rest_t, i, T[full + i])
+                    put(rest_p, i, P[full + i])
+                for i in range(0, full, LANES):
+                    for lane in range(LANES):
+                        element(S, u, c, at(T, i), at(P, i), into, into2, i + lane, lane, True, a)
+                if rest:
+                    for lane in range(LANES):
+                        element(S, u, c, rest_t, rest_p, G, H, lane, lane, lane < rest, a)
+                    for i in range(rest):
+                        put(into, full + i, G[i])
+                    if twice:
+                        for i in range(rest):
+                            put(into2, full + i, H[i])
+                put(R, row, tree(S, add_to))
+            finish(R, S, W, out, acc, first, lanes, n, a)
+            return -1
 
         return group
 

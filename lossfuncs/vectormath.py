@@ -632,6 +632,7 @@ _EXACT: dict[str, Any] = {
 
 SINGLE: dict[str, Any] = _EXACT | {
     "exp": _intrinsic("SINGLE.exp", _exp_single),
+    "exp_nonpositive": _intrinsic("SINGLE.exp_nonpositive", _exp_single_nonpositive),
     "log": _intrinsic("SINGLE.log", _log_single),
     "log1p": _intrinsic("SINGLE.log1p", _log1p_single),
     "expm1": _intrinsic("SINGLE.expm1", _expm1_single),
@@ -644,6 +645,7 @@ SINGLE: dict[str, Any] = _EXACT | {
 
 DOUBLE: dict[str, Any] = _EXACT | {
     "exp": _intrinsic("DOUBLE.exp", _exp_double),
+    "exp_nonpositive": _intrinsic("DOUBLE.exp_nonpositive", _exp_double),
     "log": _intrinsic("DOUBLE.log", _log_double),
     "log1p": _intrinsic("DOUBLE.log1p", _log1p_double),
     "expm1": _intrinsic("DOUBLE.expm1", _expm1_double),

@@ -28,8 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = "lossfuncs"
     try:
         try:
-            args = _parser(argv).parse_args(argv)
+            args, unknown = _parser(argv).parse_known_args(argv)
             command = f"lossfuncs {args.command}"
+            if unknown:
+                raise ValueError(f"there is no {unknown[0]} here (see {command} --help)")
             status = int(args.run(args))
         except SystemExit as end:  # argparse has said what there is to say
             status = int(end.code or 0)

@@ -7,6 +7,7 @@ import ast
 import json
 import math
 import os
+import runpy
 import sys
 import time
 from pathlib import Path
@@ -44,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--label-column", metavar="COLUMN", help="the column of LABELS that holds y_true, where it holds y_pred too")
     add("--prediction-columns", metavar="COLUMN,...", help="its columns that hold y_pred; by default all others")
     add("--batch-size", type=int, metavar="ROWS", help="rows at a time; by default 4 MB")
+    add("--import", action="append", default=[], dest="modules", metavar="FILE.py", help="Python that registers losses of your own")
     add("--backend", choices=("numpy", "numba"), help="the reference, or the compiled kernels")
     add("--threads", type=int, metavar="N", help="by default one a core")
     add("--json", action="store_true", help='as JSON; values that are not finite are the strings "nan", "inf" and "-inf"')
@@ -52,6 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     losses, metrics, options = _functions(args)
+    for path in args.modules:
+        runpy.run_path(path)
 
     from .. import backend, current_backend, get_num_threads, set_num_threads
     from ..evaluate import Evaluation, batches
@@ -63,14 +67,16 @@ def run(args: argparse.Namespace) -> int:
     fold = Evaluation(losses, metrics, options)
     inputs = _inputs(args)
     began, total = time.perf_counter(), None
-    with backend(args.backend or current_backend()), show.Progress("rows", not args.no_progress) as progress:
+    with backend(args.backend or current_backend()):
         try:
-            for batch, total in batches(*inputs, args.batch_size):
-                first = not fold.rows
-                fold.update(*batch)
-                if first:
-                    _doubt(fold, batch[1])
-                progress(fold.rows, total)
+            with show.Progress("rows", not args.no_progress) as progress:
+                progress.say("preparing kernels")
+                for batch, total in batches(*inputs, args.batch_size):
+                    first = not fold.rows
+                    fold.update(*batch)
+                    if first:
+                        _doubt(fold, batch[1])
+                    progress(fold.rows, total)
         except KeyboardInterrupt:
             of = f" of {total:,}" if total else ""
             raise KeyboardInterrupt(f"after {fold.rows:,}{of} rows") from None
@@ -110,19 +116,21 @@ def _report(fold: Any, weighted: bool, seconds: float, about: str | None) -> Non
     print()
     rows = [(label, _number(value), _what(label, fold, weighted)) for label, value in fold.result().items()]
     show.results(("", "value", ""), rows)
+    compiled = _compiled()
     threads = f", {show.count(get_num_threads(), 'thread')}" if current_backend() == "numba" else ""
-    print(f"\n{show.count(fold.rows, 'row')} in {seconds:.3g} s, {fold.rows / seconds:,.0f} rows/s; {current_backend()}{threads}{_compiled()}")
+    speed = compiled or f", {fold.rows / seconds:,.0f} rows/s"
+    print(f"\n{show.count(fold.rows, 'row')} in {seconds:.3g} s{speed}; {current_backend()}{threads}")
 
 
 def _compiled() -> str:
-    """Why a first run takes longer."""
+    """Why a first run takes longer, if this is one."""
     if "lossfuncs.cache" not in sys.modules:
         return ""
     from .. import cache
 
     info = cache.info()
-    later = ", as in each run" if info.directory is None else "; later runs find them in the cache"
-    return f"\n{show.count(info.compiled, 'kernel')} compiled first{later}" if info.compiled else ""
+    later = "and not kept" if info.directory is None else "now in the cache"
+    return f", with {show.count(info.compiled, 'kernel')} compiled first, {later}" if info.compiled else ""
 
 
 def _number(value: float) -> str:
@@ -137,9 +145,9 @@ def _what(label: str, fold: Any, weighted: bool) -> str:
     if accumulator.elements:
         return f"{called}over all {show.count(fold.rows, 'sample')} at once"
     if weighted:
-        return f"{called}weighted mean over {show.count(fold.rows, 'sample')}"
+        return f"{called}weighted mean of {show.count(fold.rows, 'sample')}"
     n = int(accumulator.weight.value)
-    return f"{called}mean over {show.count(n, 'sample' if n == fold.rows else 'value')}"
+    return f"{called}mean of {show.count(n, 'sample' if n == fold.rows else 'value')}"
 
 
 def _inputs(args: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -153,11 +161,12 @@ def _inputs(args: argparse.Namespace) -> tuple[Any, Any, Any]:
             raise ValueError("--label-column and --prediction-columns are for one file that holds both, but there are two")
         return args.labels, args.predictions, args.weights
     path, label = args.labels, args.label_column
-    names = column_names(path)
+    names = [] if label is None and path.lower().endswith(".npy") else column_names(path)
     if path.lower().endswith(".npz") and label is None and {"y_true", "y_pred"} <= set(names):
         label, others = "y_true", ["y_pred"]
     elif label is None:
-        raise ValueError(f"PREDICTIONS is missing; or say with --label-column which of {path} is y_true: {', '.join(names[:8])}")
+        which = f"; or say with --label-column which of {path} is y_true: {', '.join(names[:8])}" if names else ""
+        raise ValueError(f"PREDICTIONS, the file with y_pred, is missing{which}")
     else:
         label = _name(label, names)
         taken = {label}

@@ -40,7 +40,7 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: st
 
 def results(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print names, numbers and remarks: a table of rich's on a terminal, aligned columns elsewhere."""
-    if not sys.stdout.isatty() or not importlib.util.find_spec("rich"):
+    if not colours(sys.stdout) or not importlib.util.find_spec("rich"):
         print(*columns([header, *rows], right=[1]), sep="\n")
         return
     from rich import box
@@ -61,49 +61,56 @@ class Progress:
     def __init__(self, unit: str, enabled: bool = True) -> None:
         self._unit = unit
         self._enabled = enabled and sys.stderr is not None and sys.stderr.isatty()
-        self._began = self._shown = time.monotonic()
+        self._shown = time.monotonic() + DELAY
+        self._first: tuple[float, int] | None = None  # when so much was done; speed counts from there, after the compiler
         self._bar: Any = None
-        self._plain = False
+        self._said = False
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.say("")
         if self._bar is not None:
             self._bar.stop()
-        elif self._plain:
-            print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
+
+    def say(self, line: str) -> None:
+        """Show this until the next."""
+        if self._enabled and (line or self._said):
+            self._said = bool(line)
+            print(f"\r{line:<78}" if line else f"\r{'':78}\r", end="", file=sys.stderr, flush=True)
 
     def __call__(self, done: int, total: int | None) -> None:
+        """So much is done, of so much."""
         now = time.monotonic()
-        if not self._enabled or now - self._began < DELAY or now - self._shown < 0.1:
+        if self._first is None:
+            self._first = now, done
+            self.say("")
+        began, before = self._first
+        if not self._enabled or now < self._shown or done == before:
             return
-        self._shown = now
-        if importlib.util.find_spec("rich") and colours(sys.stderr):
-            self._rich(done, total)
-        else:
-            self._plain = True
-            print("\r" + self._line(done, total, now - self._began).ljust(78), end="", file=sys.stderr, flush=True)
-
-    def _line(self, done: int, total: int | None, seconds: float) -> str:
-        speed = f"{done / seconds:,.4g}" if done < 10 * seconds else f"{done / seconds:,.0f}"
-        if not total:
-            return f"{done:,} {self._unit}, {speed}/s"
-        left = seconds * (total - done) / done
-        return f"{100 * done // total:3d} %  {done:,} of {total:,} {self._unit}, {speed}/s, {_time(left)} left"
-
-    def _rich(self, done: int, total: int | None) -> None:
+        self._shown = now + 0.1
+        speed = (done - before) / (now - began)
+        what = f"{done:,}{f' of {total:,}' if total else ''} {self._unit}, {speed:,.{0 if speed > 100 else 1}f}/s"
+        if not importlib.util.find_spec("rich") or not colours(sys.stderr):
+            share, left = (f"{100 * done // total:3} %  ", f", {_time((total - done) / speed)} left") if total else ("", "")
+            self.say(share + what + left)
+            return
         if self._bar is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+            self._bar = _bar(total)
+        self._bar.update(0, completed=done, total=total, description=what)
 
-            self._bar = Progress(BarColumn(), TaskProgressColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn(),
-                                 TextColumn("left"), console=Console(stderr=True), transient=True)  # fmt: skip
-            self._bar.add_task("", total=total)
-            self._bar.start()
-        of = f" of {total:,}" if total else ""
-        speed = done / (time.monotonic() - self._began)
-        self._bar.update(0, completed=done, total=total, description=f"{done:,}{of} {self._unit}, {speed:,.3g}/s")
+
+def _bar(total: int | None) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    text = TextColumn("{task.description}", markup=False)
+    bar = Progress(BarColumn(), TaskProgressColumn(), text, TimeRemainingColumn(compact=True), TextColumn("left"),
+                   console=Console(stderr=True), transient=True)  # fmt: skip
+    bar.add_task("", total=total)
+    bar.start()
+    return bar
 
 
 def _time(seconds: float) -> str:

@@ -46,7 +46,8 @@ def _jobs(names: list[str], dtypes: list[str]) -> Iterator[tuple[str, str, str, 
     """(kind, name, dtype, from logits)."""
     from ..table import LOSSES, METRICS
 
-    functions: dict[Any, Any] = {entry.function: ("metric", entry) for entry in METRICS} | {entry.function: ("loss", entry) for entry in LOSSES}
+    functions: dict[Any, Any] = {entry.function: ("metric", entry) for entry in METRICS}
+    functions |= {entry.function: ("loss", entry) for entry in LOSSES}
     chosen = {function for name in names for function in _functions(name)}
     for function, (kind, entry) in functions.items():
         if not names or function in chosen:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dispatch import loss
 from ..options import EPS, axes, flag, number
-from ..rows import Dot, LogSumExp, Pass, Rows, Scalar, Sum, mean_of, sum_of, where
+from ..rows import Dot, LogSumExp, Pass, Rows, Scalar, Sum, exp_nonpositive, mean_of, softplus, sum_of, where
 
 TOP = 1.0 - EPS
 
@@ -59,9 +59,24 @@ def binary_crossentropy(
     return np.mean(costs, axis=axes(axis))
 
 
+def _complement(q: float) -> tuple[float, float]:
+    """1 - q, and what its rounding lost."""
+    d = 1.0 - q
+    return d, (1.0 - d) - q
+
+
 def _binary_cost(t: float, p: float) -> float:
     q = min(max(p, EPS), TOP)
-    return -(t * math.log(q) + (1.0 - t) * math.log1p(-q))
+    d, lost = _complement(q)
+    return -(t * math.log(q) + (1.0 - t) * (math.log(d) + lost / d))
+
+
+def _hard_binary_cost(t: float, p: float) -> float:
+    # of the two sides, the one that counts
+    q = min(max(p, EPS), TOP)
+    d, lost = _complement(q)
+    x = where(t > 0.5, q, d)
+    return -(math.log(x) + where(t > 0.5, 0.0, lost) / x)
 
 
 def _binary_cost_slope(t: float, p: float) -> Any:
@@ -77,52 +92,51 @@ def _binary_cost_curve(t: float, p: float) -> Any:
 def _binary_cost_from_logit(t: float, x: float) -> Any:
     # t softplus(-x) + (1 - t) softplus(x): the weight is that of the side that x is not on
     weight = where(x < 0.0, t, 1.0 - t)
-    return _times(weight, abs(x)) + math.log1p(math.exp(-abs(x)))
+    return _times(weight, abs(x)) + softplus(-abs(x))
 
 
 def _both_sigmoids(x: float) -> tuple[Any, Any]:
     """sigmoid(x) and 1 - sigmoid(x), each to its last digits."""
-    e = math.exp(-abs(x))
+    e = exp_nonpositive(-abs(x))
     larger = 1.0 / (1.0 + e)
     smaller = e * larger
     return where(x < 0.0, smaller, larger), where(x < 0.0, larger, smaller)
 
 
-def binary_entropy(t: float, p: float, keep: float, share: float) -> float:
-    return _binary_cost(t * keep + share, p)
-
-
-def binary_entropy_slope(t: float, p: float, keep: float, share: float) -> Any:
-    return _binary_cost_slope(t * keep + share, p)
-
-
-def binary_entropy_curve(t: float, p: float, keep: float, share: float) -> Any:
-    return _binary_cost_curve(t * keep + share, p)
-
-
-def binary_entropy_from_logits(t: float, p: float, keep: float, share: float) -> Any:
-    return _binary_cost_from_logit(t * keep + share, p)
-
-
-def binary_entropy_from_logits_slope(t: float, p: float, keep: float, share: float) -> Any:
-    t = t * keep + share
+def _binary_cost_from_logit_slope(t: float, p: float) -> Any:
     x, y = _both_sigmoids(p)
     return (1.0 - t) * x - t * y
 
 
-def binary_entropy_from_logits_curve(t: float, p: float, keep: float, share: float) -> Any:
+def _binary_cost_from_logit_curve(t: float, p: float) -> Any:
     x, y = _both_sigmoids(p)
     return x * y
 
 
-BINARY_ENTROPY = mean_of(binary_entropy, binary_entropy_slope, binary_entropy_curve)
-BINARY_ENTROPY_FROM_LOGITS = mean_of(binary_entropy_from_logits, binary_entropy_from_logits_slope, binary_entropy_from_logits_curve)
+def _smooth(f: Scalar) -> Scalar:
+    """f for the target t keep + share."""
+
+    def smooth(t: float, p: float, keep: float, share: float) -> Any:
+        return f(t * keep + share, p)
+
+    return smooth
+
+
+_BINARY_ENTROPY = (_binary_cost, _binary_cost_slope, _binary_cost_curve)
+_FROM_LOGITS = (_binary_cost_from_logit, _binary_cost_from_logit_slope, _binary_cost_from_logit_curve)
+BINARY_ENTROPY = mean_of(*_BINARY_ENTROPY, hard=_hard_binary_cost)._replace(name="binary_entropy")
+BINARY_ENTROPY_FROM_LOGITS = mean_of(*_FROM_LOGITS)._replace(name="binary_entropy_from_logits")
+SMOOTH_BINARY_ENTROPY = mean_of(*map(_smooth, _BINARY_ENTROPY))._replace(name="smooth_binary_entropy")
+SMOOTH_BINARY_ENTROPY_FROM_LOGITS = mean_of(*map(_smooth, _FROM_LOGITS))._replace(name="smooth_binary_entropy_from_logits")
 
 
 def binary_entropy_rows(n: int, from_logits: bool = False, label_smoothing: float = 0.0) -> tuple[Rows, tuple[float, ...]]:
     smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
-    rows = BINARY_ENTROPY_FROM_LOGITS if flag("from_logits", from_logits) else BINARY_ENTROPY
-    return rows, (1.0 - smoothing, smoothing / 2.0)
+    if flag("from_logits", from_logits):
+        rows, smooth = BINARY_ENTROPY_FROM_LOGITS, SMOOTH_BINARY_ENTROPY_FROM_LOGITS
+    else:
+        rows, smooth = BINARY_ENTROPY, SMOOTH_BINARY_ENTROPY
+    return (smooth, (1.0 - smoothing, smoothing / 2.0)) if smoothing else (rows, ())
 
 
 @loss
