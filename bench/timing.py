@@ -76,6 +76,8 @@ def race(runners: Mapping[str, Runner], min_time: float, rounds: int) -> tuple[d
     A round that other processes disturbed is repeated, up to twice `rounds` times in all; when too few are quiet, the
     quietest count. Also returns the largest share of the cores that others took during a round that counts.
     """
+    if not runners:
+        return {}, 0.0
     arguments = {name: cycle(runner.arguments) for name, runner in runners.items()}
     calls = dict.fromkeys(runners, 1)
     tries: list[tuple[float, dict[str, list[float]]]] = []

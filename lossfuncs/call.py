@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import plain
+from .options import number, shown
 from .problem import NO_CLASS, STRUCTURAL, Array, BadLabel, Problem, Task, is_flat, take
 from .rows import Rows
 
@@ -66,14 +67,15 @@ class Call:
         try:
             self.reduction = REDUCTIONS[reduction]
         except (KeyError, TypeError):
-            raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}") from None
+            raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {shown(reduction)}") from None
         if sample_weight is not None:
             self.weights = spread("sample_weight", sample_weight, self.shape)
 
     def weighted(self, values: Array) -> Any:
         """Values (m,) as the user gets them without a reduction."""
         if self.weights is not None:
-            values = (values * self.weights).astype(self.dtype)
+            with np.errstate(all="ignore"):
+                values = (values * self.weights).astype(self.dtype)
         return values.reshape(self.shape)[()]
 
 
@@ -90,7 +92,8 @@ class RowsCall(Call):
         if p.ndim == 0:
             raise ValueError("y_pred must have at least one axis, got a number")
         t = self.y_true = array("y_true", y_true)
-        self.depends_on_data = entry.labels01 or isinstance(options.get("alpha"), (list, tuple, np.ndarray))
+        self.by_class = entry.targets == "one-hot" and isinstance(options.get("alpha"), (list, tuple, np.ndarray))
+        self.depends_on_data = entry.labels01 or self.by_class
         if labelled:
             axes = self._axes(entry, p)
             t = self._labels(t, p, axes[0])
@@ -117,13 +120,13 @@ class RowsCall(Call):
                 raise TypeError
             wanted = [operator.index(a) for a in (axis if several else (axis,))]
         except TypeError:
-            raise ValueError(f"axis must be {'an integer' if one else 'an integer, several, or None'}, got {axis!r}") from None
+            raise ValueError(f"axis must be {'an integer' if one else 'an integer, several, or None'}, got {shown(axis)}") from None
         for a in wanted:
             if not -p.ndim <= a < p.ndim:
                 raise ValueError(f"axis {a} does not exist in y_pred of shape {p.shape}")
         axes = tuple(a % p.ndim for a in wanted)
         if len(set(axes)) != len(axes):
-            raise ValueError(f"axis names one axis twice: {axis!r}")
+            raise ValueError(f"axis names one axis twice: {shown(axis)}")
         return axes
 
     def _labels(self, t: Array, p: Array, axis: int) -> Array:
@@ -137,7 +140,9 @@ class RowsCall(Call):
 
     def _per_element(self, entry: Any, p: Array, sample_weight: Any) -> bool:
         """1-D data with 1-D weights: each element is a sample, a row of its own."""
-        if sample_weight is None or p.ndim != 1 or entry.shape == "element" or np.shape(sample_weight) != p.shape or p.size == 1:
+        if sample_weight is None or p.ndim != 1 or entry.shape == "element" or p.size == 1:
+            return False
+        if array("sample_weight", sample_weight).shape != p.shape:
             return False
         rows, _ = plan(entry, 1, self._maths_options())
         return rows.pointwise and self.options.get("axis", -1) in (-1, 0)
@@ -156,7 +161,7 @@ class RowsCall(Call):
         options = self._maths_options()
         if entry.labels01:
             options["converted"] = zeros_and_ones(t)
-        if isinstance(options.get("alpha"), (list, tuple, np.ndarray)):
+        if self.by_class:
             t = by_class(t, options, n, axes[0])
             options |= {"alpha": 1.0, "label_smoothing": 0.0}
         rows, parameters = plan(entry, n, options)
@@ -342,7 +347,7 @@ def class_number(name: str, value: Any) -> int:
     except TypeError:
         number = NO_CLASS
     if not NO_CLASS < number < 2**63:
-        raise ValueError(f"{name} must be a whole number of 64 bits, got {value!r}")
+        raise ValueError(f"{name} must be a whole number of 64 bits, got {shown(value)}")
     return number
 
 
@@ -375,8 +380,6 @@ def by_class(t: Array, options: dict[str, Any], n: int, axis: int) -> Array:
     alpha = array("alpha", options["alpha"]).astype(np.float64)
     if alpha.shape not in ((n,), (1,)):
         raise ValueError(f"alpha must be a number or one for each of the {n} classes, got shape {alpha.shape}")
-    from .options import number
-
     smoothing = number("label_smoothing", options["label_smoothing"], 0.0, 1.0)
     smooth = t * (1.0 - smoothing) + smoothing / n
     return smooth * alpha.reshape(-1, *(1,) * (t.ndim - 1 - axis))

@@ -204,7 +204,7 @@ def _pieces(problem: Problem, task: Task, begin: int, end: int) -> float:
     pieces = -(-n // CHUNK)
     with np.errstate(all="ignore"):
         s: tuple[Any, ...] = ()
-        for index, one in enumerate(rows.passes):
+        for index, one in enumerate(rows.passes if task.derivatives else rows.passes[: rows.leading]):
             s += _gathered(problem, one, index, s, begin, end, pieces)
         value = float(plain.on_arrays(rows.value)(s, np.float64(n), *a))
         if not task.derivatives:
@@ -241,23 +241,27 @@ def _gathered(problem: Problem, one: Pass, index: int, s: tuple[Any, ...], begin
     def gather(i: int) -> None:
         lo, hi = begin + i * CHUNK, min(end, begin + (i + 1) * CHUNK)
         t, p = (_bits(take(x, lo, hi, dtype)) for x in (problem.t, problem.p))
-        kernel.call(t, p, before, found[i], 0, hi - lo, a)
+        known = before.copy()
+        if one.op == "rank":
+            known[one.index] -= i * CHUNK  # the kernel counts places from the piece's beginning
+        kernel.call(t, p, known, found[i], 0, hi - lo, a)
 
     threads.run(gather, pieces)
     totals = found[:, slot : slot + one.count]
-    if one.op in ("sum", "dot"):
+    if one.op in ("sum", "dot", "rank"):
         return tuple(np.float64(_exact_sum(x)) for x in totals.T)
     if one.op == "max":
         return tuple(np.max(totals, axis=0))
+    if one.op == "top":
+        return tuple(np.fmax.reduce(totals, axis=0))
     if one.op == "lse":
         m = np.max(totals[:, 0])
         best = int(np.argmax(totals[:, 0]))
         others = [(1.0 + r) * np.exp(x - m) for i, (x, r) in enumerate(totals) if i != best]
         return m, np.float64(totals[best, 1] + _exact_sum(np.array(others)))
-    # argmax, label: each piece names its own first largest element; the first largest of these it is
+    # label: each piece names its own first largest target; the first largest of these it is
     where = [begin + i * CHUNK + int(x) for i, x in enumerate(totals[:, 0])]
-    y, x = (np.array([take(z, k, k + 1, dtype)[0] for k in where], np.float64) for z in (problem.t, problem.p))
-    return (np.float64(where[int(np.argmax(plain.on_arrays(one.terms)(s, y, x, *a)))] - begin),)
+    return (np.float64(where[int(np.argmax([take(problem.t, k, k + 1, dtype)[0] for k in where]))] - begin),)
 
 
 def _exact_sum(x: Array) -> float:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .call import REQUIRED, Call, RowsCall, array, complete, spread
+from .options import shown
 from .problem import Array, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -255,5 +256,5 @@ def _function(loss: Any) -> Any:
 
         return losses.get(loss)
     if not hasattr(loss, "defaults"):
-        raise TypeError(f"loss must be a string or a function of lossfuncs, got {loss!r}")
+        raise TypeError(f"loss must be a string or a function of lossfuncs, got {shown(loss)}")
     return loss

@@ -76,10 +76,11 @@ def batches(y_true: Any, y_pred: Any = None, sample_weight: Any = None, batch_si
             yield batch, None
         return
     with contextlib.ExitStack() as opened:
-        named = (("y_true", y_true), ("y_pred", y_pred), ("sample_weight", sample_weight))
-        sources = [open_rows(data, name) for name, data in named if data is not None]
-        for source in sources:
-            opened.callback(source.close)
+        sources = []
+        for name, data in (("y_true", y_true), ("y_pred", y_pred), ("sample_weight", sample_weight)):
+            if data is not None:
+                sources.append(open_rows(data, name))
+                opened.callback(sources[-1].close)
         first, *others = sources
         for other in others:
             if other.rows != first.rows:

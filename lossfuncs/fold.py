@@ -15,8 +15,23 @@ import numba
 from numba.core import types
 
 from . import rows, vectormath
-from .lanes import (LANES, add_to, at, column, dense_target, dot_to, labelled_target, max_to, min_to, narrow, put,
-                    scratch, set_to, top_to, widen)  # fmt: skip
+from .lanes import (
+    LANES,
+    add_to,
+    at,
+    column,
+    dense_target,
+    dot_to,
+    labelled_target,
+    max_to,
+    min_to,
+    narrow,
+    put,
+    scratch,  # fmt: skip
+    set_to,
+    top_to,
+    widen,
+)
 from .rows import Pass, Rows, Scalar
 
 inline = numba.njit(nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -61,7 +76,7 @@ class Fold:
         self.stride = 0 if labelled else LANES  # labels are not walked along the row
         self.target = labelled_target(long) if labelled else dense_target(element.load)
         # Only ids that are sorted already are compared with any number; everything else needs a label that is a class.
-        self.strict = labelled and any(one.op in ("dot", "pick", "argmax") for one in rows.passes)
+        self.strict = labelled and any(one.op in ("dot", "pick") for one in rows.passes)
         self.count = sum(one.count for one in rows.passes)
         self.totals = scratch((self.count + 1) * LANES, types.float64)  # a pass may need one total for itself
         slots = itertools.accumulate((one.count for one in rows.passes), initial=0)
@@ -132,6 +147,9 @@ class Fold:
     def _max(self, one: Pass, slot: int) -> Any:
         return self._gathering(one, slot, -math.inf, max_to)
 
+    def _top(self, one: Pass, slot: int) -> Any:
+        return self._gathering(one, slot, -math.inf, top_to)
+
     def _lse(self, one: Pass, slot: int) -> Any:
         load, target, terms, read = self.element.load, self.target, self.element.bind(one.terms), column(slot)
         exp = self.element.replace[rows.exp_nonpositive]
@@ -188,31 +206,47 @@ class Fold:
 
         return fold
 
-    def _dot(self, one: Pass, slot: int) -> Any:
-        if not self.labelled:
-            return self._gathering(one, slot, 0.0, dot_to)
-        load, terms, read, long = self.element.load, self.element.bind(one.terms), column(slot), self.long
+    def _rank(self, one: Pass, slot: int) -> Any:
+        load, long, index, value = self.element.load, self.long, one.index * LANES, one.value * LANES
 
         @inline
-        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            for lane in range(LANES):  # K is in range: `_labels` saw to it
-                index = K[lane] if long else K[lane] * LANES + lane
-                set_to(at(S, slot * LANES), lane, terms(read(S, lane), load(p[index]), *a))
+        def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+            x, own, place = load(p[lane]), S[value + lane], float(j * LANES + lane) if long else float(j)
+            before = (not x <= own) | ((x == own) & (place < S[index + lane]))
+            add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & before)
 
-        return fold
+        return self._sweep(step, slot, 1, 0.0, add_to)
+
+    def _dot(self, one: Pass, slot: int) -> Any:
+        return self._at_label(one, slot) if self.labelled else self._gathering(one, slot, 0.0, dot_to)
+
+    def _at_label(self, one: Pass, slot: int) -> Any:
+        """terms(s, p) at each lane's label, which is in range: the schedule saw to it."""
+        load, terms, read = self.element.load, self.element.bind(one.terms), column(slot)
+
+        @inline
+        def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            for lane in range(LANES):
+                set_to(at(S, slot * LANES), lane, terms(read(S, lane), load(p[K[lane] * LANES + lane]), *a))
+
+        @inline
+        def long(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            x = terms(read(S, 0), load(p[K[0]]), *a)
+            for lane in range(LANES):
+                set_to(at(S, slot * LANES), lane, x)
+
+        return long if self.long else short
 
     def _pick(self, one: Pass, slot: int) -> Any:
-        load, terms, read, long = self.element.load, self.element.bind(one.terms), column(slot), self.long
-        where = one.index * LANES
+        if self.labelled:
+            return self._at_label(one, slot)
+        load, terms, read, long, index = self.element.load, self.element.bind(one.terms), column(slot), self.long, one.index * LANES
 
         @inline
         def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             for lane in range(LANES):
-                wanted = S[where + lane]
-                inside = (wanted >= 0.0) & (wanted < float(n))
-                row = int(wanted) if inside else 0
-                x = terms(read(S, lane), load(p[row if long else row * LANES + lane]), *a)
-                put(S, slot * LANES + lane, x if inside else math.nan)
+                row = int(S[index + lane])
+                put(S, slot * LANES + lane, terms(read(S, lane), load(p[row if long else row * LANES + lane]), *a))
 
         return fold
 

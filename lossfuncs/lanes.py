@@ -204,9 +204,9 @@ def judge(labelled: bool) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def no_labels(typing: Any, t: Any, first: Any, step: Any, lanes: Any, classes: Any, ignore: Any, K: Any, status: Any) -> Any:
+def no_labels(typing: Any, t: Any, first: Any, lanes: Any, classes: Any, ignore: Any, K: Any, status: Any) -> Any:
     """There is nothing to check: -1."""
-    return types.int64(t, first, step, lanes, classes, ignore, K, status), lambda *_: _INDEX(-1)
+    return types.int64(t, first, lanes, classes, ignore, K, status), lambda *_: _INDEX(-1)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -10,6 +10,12 @@ from typing import Any
 EPS = 1e-7
 
 
+def shown(value: Any) -> str:
+    """`value` as an error message names it: on one line, and not all of a large one."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """`value` as a float; ValueError unless it is a number in [low, high]."""
     ordinary = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -20,21 +26,21 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
             wanted = f"a number >= {low:g}"
         else:
             wanted = f"a number in [{low:g}, {high:g}]"
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
     return float(value)
 
 
 def count(name: str, value: Any) -> int:
     """`value` as an int; ValueError unless it is a whole number >= 0."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} must be a whole number >= 0, got {value!r}")
+        raise ValueError(f"{name} must be a whole number >= 0, got {shown(value)}")
     return int(value)
 
 
 def flag(name: str, value: Any) -> bool:
     """`value`; ValueError unless it is True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {value!r}")
+        raise ValueError(f"{name} must be True or False, got {shown(value)}")
     return value
 
 

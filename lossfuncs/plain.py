@@ -83,10 +83,12 @@ def _gather(one: Pass, s: tuple[Array, ...], t: Array, p: Array, a: tuple[float,
     if one.op == "label":
         return ((np.argmax(t, axis=-1) if t.ndim == p.ndim else t).astype(np.float64)[..., None],)
     if one.op == "pick":
-        i = s[one.index]
-        inside = (i >= 0) & (i < p.shape[-1]) & (i == np.floor(i))
         x = np.broadcast_to(f(s, p, *a), p.shape)
-        return (np.where(inside, np.take_along_axis(x, np.where(inside, i, 0).astype(np.int64), axis=-1), np.nan),)
+        return (np.take_along_axis(x, s[one.index].astype(np.int64), axis=-1),)
+    if one.op == "rank":
+        own, place = s[one.value], np.arange(p.shape[-1])
+        before = ~(p <= own) | ((p == own) & (place < s[one.index]))
+        return (np.sum(before, axis=-1, keepdims=True).astype(np.float64),)
     t = targets(t, p)
     if one.op == "dot":
         terms = tuple(np.where(t == 0, 0.0, t * x) for x in f(s, p, *a))
@@ -97,8 +99,8 @@ def _gather(one: Pass, s: tuple[Array, ...], t: Array, p: Array, a: tuple[float,
         return tuple(np.sum(x, axis=-1, keepdims=True) for x in terms)
     if one.op == "max":
         return tuple(np.max(x, axis=-1, keepdims=True) for x in terms)
-    if one.op == "argmax":
-        return (np.argmax(terms[0], axis=-1)[..., None].astype(np.float64),)
+    if one.op == "top":
+        return tuple(np.fmax.reduce(x, axis=-1, keepdims=True) for x in terms)
     (x,) = terms  # lse
     m = np.max(x, axis=-1, keepdims=True)
     largest = x == m

@@ -17,13 +17,15 @@ The passes:
 
     Sum(f, k)       totals of f(s, t, p, *a) -> k numbers
     Max(f, k)       likewise their maxima; NaN stays
+    Top(f, k)       likewise, but NaN is passed over: for less, where a later pass meets it anyway
     LogSumExp(f)    of x = f(s, t, p, *a): two totals, the maximum m and the sum r of exp(x - m) over the others, so that the
                     logarithm is m + log1p(r) and confident rows keep their digits
     Dot(f, k)       sums of t * f(s, p, *a), for losses that are linear in the target: a row with a label instead of a
                     one-hot vector only evaluates f there. t = 0 brings 0, whatever f is
     Label()         the label: the target itself when it is an index, the first largest target otherwise
-    ArgMax(f)       the index of the largest f(s, t, p, *a); the first of equals; the first NaN if there is one
-    Pick(f, i)      f(s, p, *a) at the index in total i; NaN when that index is not in the row
+    Pick(f, i)      f(s, p, *a) at the label, total i
+    Rank(i, x)      how many predictions come before the one at the label, total i, whose value is total x: those that are
+                    larger, or NaN, or equal with a lower index. It is at least 1 if x is NaN
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ class Pass(NamedTuple):
     terms: Scalar
     index: int = 0
     hard: Scalar | None = None
+    value: int = 0
 
 
 def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None) -> Pass:
@@ -82,6 +85,11 @@ def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None) -> Pass:
 def Max(terms: Scalar, count: int = 1) -> Pass:
     """Maxima of terms(s, t, p, *a); NaN stays."""
     return Pass("max", count, terms)
+
+
+def Top(terms: Scalar, count: int = 1) -> Pass:
+    """Maxima of terms(s, t, p, *a); NaN is passed over."""
+    return Pass("top", count, terms)
 
 
 def LogSumExp(terms: Scalar) -> Pass:
@@ -99,14 +107,18 @@ def Label() -> Pass:
     return Pass("label", 1, _target)
 
 
-def ArgMax(terms: Scalar) -> Pass:
-    """The index of the largest terms(s, t, p, *a)."""
-    return Pass("argmax", 1, terms)
-
-
 def Pick(terms: Scalar, index: int) -> Pass:
-    """terms(s, p, *a) at the index in total `index`."""
+    """terms(s, p, *a) at the label, which total `index` holds."""
     return Pass("pick", 1, terms, index)
+
+
+def Rank(index: int, value: int) -> Pass:
+    """How many predictions come before the one at the index in total `index`, whose value is total `value`."""
+    return Pass("rank", 1, _prediction, index, value=value)
+
+
+def _prediction(s: Any, p: float, *a: float) -> float:
+    return p
 
 
 def _target(s: Any, t: float, p: float, *a: float) -> float:
@@ -122,6 +134,8 @@ class Rows(NamedTuple):
     around: Scalar | None = None
     slope: Scalar | None = None
     curve: Scalar | None = None
+    # How many of the passes the value needs; the derivative needs all. None: all.
+    leading: int | None = None
     # A pointwise loss: slope and curve need nothing of the other elements, and rows may be cut anywhere.
     pointwise: bool = False
 

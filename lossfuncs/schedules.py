@@ -15,28 +15,63 @@ from numba.core import types
 
 from . import plain
 from .fold import ELEMENTS, Fold, inline, tree
-from .lanes import (BAD, IGNORED, LANES, VALID, add_to, at, column, dense_target, judge, labelled_target, no_derivative, no_labels, pointer,
-                    put, scratch, set_to, transpose8)  # fmt: skip
+from .lanes import (
+    BAD,
+    IGNORED,
+    LANES,
+    VALID,
+    add_to,
+    at,
+    column,
+    dense_target,
+    judge,
+    labelled_target,
+    no_derivative,
+    no_labels,
+    pointer,
+    put,  # fmt: skip
+    scratch,
+    set_to,
+    transpose8,
+)
+from .problem import NO_CLASS
 from .rows import Rows
 
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 
-def _labels(strict: bool) -> Any:
-    """check(...): read each lane's label once, and return the first lane whose label is out of range, or -1."""
+def _labels(strict: bool, long: bool) -> Any:
+    """check(...): read the labels once, one a lane or one for all lanes; the first lane whose label is out of range, or -1."""
 
     @inline
-    def check(t: Any, first: int, step: int, lanes: int, classes: int, ignore: int, K: Any, status: Any) -> int:
-        bad = -1
+    def one(t: Any, row: int, lanes: int, classes: int, ignore: int, K: Any, status: Any) -> int:
+        k = t[row]
+        valid, ignored = (k >= 0) & (k < classes) | (not strict), (k == ignore) & (k != NO_CLASS)
+        put(status, 0, IGNORED if ignored else (VALID if valid else BAD))
+        k = k if valid else 0
         for lane in range(LANES):
-            k = t[first + lane * step] if lane < lanes else 0
-            valid, ignored = (k >= 0) & (k < classes) | (not strict), k == ignore
-            put(status, lane, IGNORED if ignored else (VALID if valid else BAD))
-            if bad < 0 and not (valid | ignored):
-                bad = lane
-            put(K, lane, k if valid else 0)
-        return bad
+            put(K, lane, k)
+        return -1 if valid | ignored else 0
 
-    return check
+    @inline
+    def each(t: Any, first: int, lanes: int, classes: int, ignore: int, K: Any, status: Any) -> int:
+        for lane in range(lanes):
+            put(K, lane, t[first + lane])
+        for lane in range(lanes, LANES):
+            put(K, lane, 0)
+        wrong = 0
+        for lane in range(LANES):
+            k = K[lane]
+            valid, ignored = (k >= 0) & (k < classes) | (not strict), (k == ignore) & (k != NO_CLASS)
+            put(status, lane, IGNORED if ignored else (VALID if valid else BAD))
+            put(K, lane, k if valid else 0)
+            wrong += not (valid | ignored)
+        if wrong:
+            for lane in range(LANES):
+                if status[lane] == BAD:
+                    return lane
+        return -1
+
+    return one if long else each
 
 
 @inline
@@ -87,16 +122,18 @@ class Kernel:
     """
 
     def __init__(self, rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int) -> None:
+        if not order:
+            rows = rows._replace(passes=rows.passes[: rows.leading])
         self.maths = rows
         self.element = ELEMENTS[kind]
         self.fold = Fold(rows, self.element, labelled, long)
         self.labelled, self.long, self.total, self.order = labelled, long, total, order
         self.read = column(self.fold.count)
         self.value = self.element.bind(rows.value)
-        self.around = self.element.bind(rows.around or _totals_themselves)
-        self.constants = plain.constants(rows, self.fold.count, parameters)
+        self.around = self.element.bind(rows.around or _totals_themselves) if order else None
+        self.constants = plain.constants(rows, self.fold.count, parameters) if order else 0
         self.derivatives = [self.element.bind(f) for f in (rows.slope, rows.curve)[:order] if f is not None]
-        self.check = _labels(self.fold.strict) if labelled else no_labels
+        self.check = _labels(self.fold.strict, long) if labelled else no_labels
         self.judge = judge(labelled)
         self.lanes, self.lane_labels = scratch(LANES, types.float64), scratch(LANES, types.int64)
 
@@ -133,7 +170,7 @@ class Kernel:
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
                   ignore: int, scale: float, a: Any) -> int:  # fmt: skip
             S, W, status, K = totals(), lanes64(), lanes64(), labels64()
-            bad = check(t, first, 1, lanes, n, ignore, K, status)
+            bad = check(t, first, lanes, n, ignore, K, status)
             T, P = targets(t, first, lanes, n, targets_block()), _transposed(p, first, lanes, n, block())
             fold(S, K, T, P, T, P, n, a)
             for lane in range(LANES):
@@ -211,7 +248,7 @@ class Kernel:
             put(one, 0, VALID)
             for lane in range(lanes):
                 row = first + lane
-                if check(t, row, 0, LANES, n, ignore, K, one) >= 0 and bad < 0:
+                if check(t, row, lanes, n, ignore, K, one) >= 0 and bad < 0:
                     bad = lane
                 T, P = targets(t, row, n, rest_t), row_of(p, row, n, rest_p)
                 fold(S, K, T, P, rest_t, rest_p, n, a)
@@ -376,7 +413,7 @@ class Kernel:
 
     def piece(self, index: int) -> Any:
         """The kernel for pass `index` over elements [begin, end) of one row: its totals, given all those of the passes before."""
-        fold, count, along = self.fold.each[index], self.fold.count, self.fold.along
+        fold, count = self.fold.each[index], self.fold.count
         totals, labels64, tail = self.fold.totals, self.lane_labels, scratch(LANES, self.element.type)
 
         def run(t: Any, p: Any, before: Any, out: Any, begin: int, end: int, a: Any) -> int:

@@ -263,7 +263,7 @@ def precise(rows: Rows, t: Any, p: Any, a: tuple[float, ...]) -> tuple[Any, list
         columns = [[v[i] if isinstance(v, tuple) else v for v in found] for i in range(max(1, one.count))]
         if one.op == "sum":
             s += tuple(mp.fsum(column) for column in columns)
-        elif one.op == "max":
+        elif one.op in ("max", "top"):
             s += tuple(max(column) for column in columns)
         else:
             assert one.op == "lse"

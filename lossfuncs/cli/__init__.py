@@ -13,12 +13,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+# The module of each, and what it is for. A module called `list` would hide the builtin here.
 COMMANDS = {
-    "evaluate": "losses and metrics of predictions in files of any size",
-    "list": "every loss and metric, with the names that Keras has had for it",
-    "info": "what a loss or metric computes: formula, options, data, names",
-    "doctor": "what this installation runs on, and whether it works",
-    "warmup": "compile the usual kernels now rather than at their first use",
+    "evaluate": ("evaluate", "losses and metrics of predictions in files of any size"),
+    "list": ("catalogue", "every loss and metric, with the names that Keras has had for it"),
+    "info": ("info", "what a loss or metric computes: formula, options, data, names"),
+    "doctor": ("doctor", "what this installation runs on, and whether it works"),
+    "warmup": ("warmup", "compile the usual kernels now rather than at their first use"),
 }
 
 
@@ -68,11 +69,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(prog="lossfuncs", description="Keras' losses and metrics on arrays and files.", allow_abbrev=False)
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for name, summary in COMMANDS.items():
+    for name, (module_name, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
         if name in argv:
-            module = importlib.import_module(f".{name}", __name__)
+            module = importlib.import_module(f".{module_name}", __name__)
             module.configure(command)
             command.set_defaults(run=module.run)
     wanted = next((word for word in argv if not word.startswith("-")), None)

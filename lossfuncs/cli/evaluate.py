@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         set_num_threads(args.threads)
     fold = Evaluation(losses, metrics, options)
     inputs = _inputs(args)
-    began, total = time.perf_counter(), None
+    began, before, total = time.perf_counter(), _compiled(), None
     with backend(args.backend or current_backend()):
         try:
             with show.Progress("rows", not args.no_progress) as progress:
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
                      "backend": current_backend(), "threads": get_num_threads()}  # fmt: skip
             print(json.dumps({"values": named, **facts}, indent=2))
         else:
-            _report(fold, args.weights is not None, seconds, None if args.labels else ABOUT_DIGITS)
+            _report(fold, args.weights is not None, seconds, _compiled() - before, None if args.labels else ABOUT_DIGITS)
     return 0
 
 
@@ -108,7 +108,7 @@ def _doubt(fold: Any, y_pred: Any) -> None:
         print(f"note: {names} expects probabilities, but y_pred has numbers from {low:.3g} to {high:.3g}{remedy}", file=sys.stderr)
 
 
-def _report(fold: Any, weighted: bool, seconds: float, about: str | None) -> None:
+def _report(fold: Any, weighted: bool, seconds: float, compiled: int, about: str | None) -> None:
     from .. import current_backend, get_num_threads
 
     if about:
@@ -116,21 +116,19 @@ def _report(fold: Any, weighted: bool, seconds: float, about: str | None) -> Non
     print()
     rows = [(label, _number(value), _what(label, fold, weighted)) for label, value in fold.result().items()]
     show.results(("", "value", ""), rows)
-    compiled = _compiled()
     threads = f", {show.count(get_num_threads(), 'thread')}" if current_backend() == "numba" else ""
-    speed = compiled or f", {fold.rows / seconds:,.0f} rows/s"
-    print(f"\n{show.count(fold.rows, 'row')} in {seconds:.3g} s{speed}; {current_backend()}{threads}")
+    # a speed that includes a compiler is nobody's
+    speed = f"{show.count(compiled, 'kernel')} compiled first" if compiled else f"{fold.rows / seconds:,.0f} rows/s"
+    print(f"\n{show.count(fold.rows, 'row')} in {seconds:.3g} s, {speed}; {current_backend()}{threads}")
 
 
-def _compiled() -> str:
-    """Why a first run takes longer, if this is one."""
+def _compiled() -> int:
+    """How many kernels this process has compiled."""
     if "lossfuncs.cache" not in sys.modules:
-        return ""
+        return 0
     from .. import cache
 
-    info = cache.info()
-    later = "and not kept" if info.directory is None else "now in the cache"
-    return f", with {show.count(info.compiled, 'kernel')} compiled first, {later}" if info.compiled else ""
+    return cache.info().compiled
 
 
 def _number(value: float) -> str:
@@ -176,7 +174,12 @@ def _inputs(args: argparse.Namespace) -> tuple[Any, Any, Any]:
         others = [name for name in names if name not in taken and name]
     if args.prediction_columns is not None:
         others = args.prediction_columns.split(",")
-    return open_rows(path, "y_true", [label]), open_rows(path, "y_pred", others), args.weights
+    y_true = open_rows(path, "y_true", [label])
+    try:
+        return y_true, open_rows(path, "y_pred", others), args.weights
+    except BaseException:
+        y_true.close()
+        raise
 
 
 def _name(column: str, names: list[str]) -> str:

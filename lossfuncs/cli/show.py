@@ -91,7 +91,7 @@ class Progress:
             return
         self._shown = now + 0.1
         speed = (done - before) / (now - began)
-        what = f"{done:,}{f' of {total:,}' if total else ''} {self._unit}, {speed:,.{0 if speed > 100 else 1}f}/s"
+        what = f"{done:,}{f' of {total:,}' if total else ''} {self._unit}, {speed:,.{0 if speed >= 10 else 1}f}/s"
         if not importlib.util.find_spec("rich") or not colours(sys.stderr):
             share, left = (f"{100 * done // total:3} %  ", f", {_time((total - done) / speed)} left") if total else ("", "")
             self.say(share + what + left)

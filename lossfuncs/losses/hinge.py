@@ -131,4 +131,5 @@ CATEGORICAL_MARGIN = Rows(
     categorical_margin_value,
     categorical_margin_around,
     categorical_margin_slope,
+    leading=2,
 )

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..dispatch import loss
 from ..options import EPS, number
-from ..rows import Max, Rows, Sum, mean_of, where
+from ..rows import Rows, Sum, Top, mean_of, where
 from ..rows import log_cosh as log_cosh_of
 
 
@@ -270,7 +270,7 @@ def cosine_slope(c: Any, t: float, p: float, sign: float) -> Any:
     return sign * c[1] * (t * c[0] - p * c[2])
 
 
-COSINE = Rows("cosine", (Max(_largest, 2), Sum(_scaled_products, 3)), cosine_value, cosine_around, cosine_slope)
+COSINE = Rows("cosine", (Top(_largest, 2), Sum(_scaled_products, 3)), cosine_value, cosine_around, cosine_slope)
 
 
 def cosine_rows(n: int) -> tuple[Rows, tuple[float, ...]]:

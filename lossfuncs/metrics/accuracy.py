@@ -11,7 +11,7 @@ import numpy as np
 
 from ..dispatch import metric
 from ..options import count, flag, number
-from ..rows import ArgMax, Label, Pick, Rows, Sum, where
+from ..rows import Label, Pick, Rank, Rows, Sum, where
 
 
 @metric
@@ -56,29 +56,34 @@ def decision_rows(n: int, threshold: float = 0.5) -> tuple[Rows, tuple[float, ..
 def categorical_accuracy(y_true: Any, y_pred: Any, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """1 where the largest of y_pred stands where the largest of y_true does; (..., C) -> (...).
 
-    Of equals the first counts as the largest; NaN counts as larger than all.
+    Of equals the first counts as the largest. A NaN at that place is never right, one elsewhere counts as larger than all.
     """
-    return (np.argmax(y_true, axis=-1) == np.argmax(y_pred, axis=-1)).astype(np.float64)
+    return _is_largest(y_pred, np.argmax(y_true, axis=-1))
 
 
 @metric
 def sparse_categorical_accuracy(y_true: Any, y_pred: Any, *, sample_weight: Any = None, reduction: str | None = None) -> Any:
     """1 where the largest of y_pred stands at y_true; y_true: class numbers (...), y_pred: (..., C), result (...).
 
-    Of equals the first counts as the largest; NaN counts as larger than all.
+    Of equals the first counts as the largest. A NaN at that place is never right, one elsewhere counts as larger than all.
     """
-    return (y_true == np.argmax(y_pred, axis=-1)).astype(np.float64)
+    return _is_largest(y_pred, y_true)
 
 
-def _scores(s: Any, t: float, p: float, *a: float) -> float:
+def _is_largest(scores: Any, labels: Any) -> Any:
+    own = np.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
+    return ((labels == np.argmax(scores, axis=-1)) & ~np.isnan(own)).astype(np.float64)
+
+
+def _score(s: Any, p: float) -> float:
     return p
 
 
-def _at_label(s: Any, n: float) -> Any:
-    return where(s[0] == s[1], 1.0, 0.0)
+def _is_first(s: Any, n: float) -> Any:
+    return where(s[2] == 0.0, 1.0, 0.0)
 
 
-TOP_CLASS = Rows("top_class", (Label(), ArgMax(_scores)), _at_label)
+TOP_CLASS = Rows("top_class", (Label(), Pick(_score, 0), Rank(0, 1)), _is_first)
 
 
 @metric

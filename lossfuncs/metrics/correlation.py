@@ -13,7 +13,7 @@ import numpy as np
 from ..dispatch import metric
 from ..losses.regression import COSINE, cosine_reference
 from ..options import EPS
-from ..rows import Max, Rows, Sum, where
+from ..rows import Rows, Sum, Top, where
 
 
 @metric
@@ -73,7 +73,7 @@ def _centred_products(s: Any, t: float, p: float, n: float) -> tuple[float, floa
     return dt * dt, dp * dp, dt * dp
 
 
-MOMENTS = (Max(_both, 2), Sum(_from_maxima, 2), Sum(_centred_products, 3))
+MOMENTS = (Top(_both, 2), Sum(_from_maxima, 2), Sum(_centred_products, 3))
 
 
 def _reciprocal_root(x: float) -> Any:
