@@ -367,7 +367,7 @@ def _optimised_as_a_whole() -> Iterator[None]:
     from numba.core.codegen import CPUCodeLibrary
     from numba.core.compiler_lock import global_compiler_lock
 
-    optimise = getattr(CPUCodeLibrary, "_optimize_final_module", None)
+    optimise: Any = getattr(CPUCodeLibrary, "_optimize_final_module", None)
 
     def outermost(library: Any) -> None:
         if any(f.name.startswith("_ZN7cpython") for f in library._final_module.functions):

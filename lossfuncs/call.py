@@ -110,7 +110,7 @@ class RowsCall(Call):
         """The axes of p that make up a row."""
         if entry.shape == "element":
             return ()
-        axis = self.options["axis"] if entry.shape == "axis" else -1
+        axis: Any = self.options["axis"] if entry.shape == "axis" else -1
         one = entry.targets in ("index", "one-hot") or entry.name == "cosine_similarity" or "correlation" in entry.name
         if axis is None and not one:
             return tuple(range(p.ndim))
@@ -199,7 +199,7 @@ class RowsCall(Call):
         try:
             if backend == "numpy":
                 return self._reference(task)
-            return cpu_backend().run(problem, task)
+            return float(cpu_backend().run(problem, task))
         except BadLabel as bad:
             where = np.unravel_index(bad.row, self.shape)
             at = f"[{', '.join(map(str, where))}]" if where else ""
@@ -273,11 +273,9 @@ def plan(entry: Any, n: int, options: dict[str, Any]) -> tuple[Rows, tuple[float
     """The row maths of an entry with these options, and its parameters."""
     if isinstance(entry.rows, Rows):
         return entry.rows, ()
-    try:
-        # 1 and 1.0 and True are one key, but not one option
-        return _cached_plan(entry.rows, n, tuple(options.items())) if all(type(v) in (bool, float) for v in options.values()) else entry.rows(n, **options)
-    except TypeError:
-        return entry.rows(n, **options)  # type: ignore[no-any-return]
+    if all(type(value) in (bool, float) for value in options.values()):  # 1, 1.0 and True are one key, but not one option
+        return _cached_plan(entry.rows, n, tuple(options.items()))
+    return entry.rows(n, **options)  # type: ignore[no-any-return]
 
 
 def array(name: str, x: Any) -> Array:
@@ -335,7 +333,7 @@ def spread(name: str, x: Any, shape: tuple[int, ...]) -> Array:
         return np.full(math.prod(shape), w.reshape(-1)[0])
     if w.ndim <= len(shape):
         w = w.reshape(w.shape + (1,) * (len(shape) - w.ndim))
-        if all(a in (1, b) for a, b in zip(w.shape, shape, strict=True)):
+        if all(w.shape[i] in (1, shape[i]) for i in range(w.ndim)):
             return np.ascontiguousarray(np.broadcast_to(w, shape)).reshape(-1)
     raise ValueError(f"{name} of shape {np.shape(x)} does not fit: the values have shape {shape}")
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba.core import errors
 
 from . import cache, plain, threads
 from .problem import NO_CLASS, Array, BadLabel, Problem, Task, give, is_flat, take
@@ -31,22 +32,28 @@ ONE = np.ones(1)
 class Compiled:
     """A kernel's machine code, and what it was seen to take."""
 
-    def __init__(self, function: Any, types: Any) -> None:
-        self.call = cache.compile(function, types)
+    def __init__(self, name: str, function: Any, types: Any) -> None:
+        try:
+            self.call = cache.compile(function, types)
+        except errors.NumbaError as error:  # of a user's own function: the built-in ones compile
+            lines = [line.strip() for line in str(error).splitlines()]
+            reason = next((line for line in lines if line and not line.startswith("Failed in nopython")), "Numba does not say why")
+            raise ValueError(f"{name} cannot be compiled, for its functions must be scalar maths: {reason}") from None
         self.seconds_per_element = 0.5e-9
 
 
 @functools.cache
 def _rows_kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int) -> Compiled:
     kernel = Kernel(rows, kind, labelled, long, total, order, parameters)
-    return Compiled(kernel.rows(), signature(kernel, parameters))
+    return Compiled(rows.name, kernel.rows(), signature(kernel, parameters))
 
 
 @functools.cache
 def _piece_kernel(rows: Rows, kind: str, index: int, order: int, parameters: int) -> Compiled:
     """The kernel of pass `index` on a piece of a row; of the derivatives for order > 0."""
     kernel = Kernel(rows, kind, False, True, False, order, parameters)
-    return Compiled(kernel.piece_gradient() if order else kernel.piece(index), piece_signature(kernel, parameters, order > 0))
+    function = kernel.piece_gradient() if order else kernel.piece(index)
+    return Compiled(rows.name, function, piece_signature(kernel, parameters, order > 0))
 
 
 def run(problem: Problem, task: Task) -> float:
@@ -229,12 +236,12 @@ def _gathered(problem: Problem, one: Pass, index: int, s: tuple[Any, ...], begin
     """The totals of one pass over a row in pieces, merged in order."""
     a, dtype = problem.parameters, problem.dtype
     if one.op == "pick":
-        i = int(s[one.index])
+        i = int(s[one.label])
         p = take(problem.p, begin + i, begin + i + 1, dtype).astype(np.float64)
         return (np.float64(plain.on_arrays(one.terms)(s, p, *a)[0]),)
     kernel = _piece_kernel(problem.rows, _kind(problem), index, 0, len(a))
     slot = len(s)
-    count = sum(x.count for x in problem.rows.passes)
+    count = sum(x.size for x in problem.rows.passes)
     before = np.array([*s, *[0.0] * (count - slot)], np.float64)
     found = np.empty((pieces, count))
 
@@ -243,11 +250,11 @@ def _gathered(problem: Problem, one: Pass, index: int, s: tuple[Any, ...], begin
         t, p = (_bits(take(x, lo, hi, dtype)) for x in (problem.t, problem.p))
         known = before.copy()
         if one.op == "rank":
-            known[one.index] -= i * CHUNK  # the kernel counts places from the piece's beginning
+            known[one.label] -= i * CHUNK  # the kernel counts places from the piece's beginning
         kernel.call(t, p, known, found[i], 0, hi - lo, a)
 
     threads.run(gather, pieces)
-    totals = found[:, slot : slot + one.count]
+    totals = found[:, slot : slot + one.size]
     if one.op in ("sum", "dot", "rank"):
         return tuple(np.float64(_exact_sum(x)) for x in totals.T)
     if one.op == "max":

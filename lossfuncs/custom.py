@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from . import names, plain
-from .call import RowsCall
+from .call import REQUIRED, RowsCall, complete
 from .dispatch import public
+from .options import number
+from .problem import Array
 from .rows import Scalar, mean_of
 from .table import Entry
 
@@ -51,12 +53,10 @@ def pointwise(value: Scalar, slope: Scalar | None = None, curve: Scalar | None =
     loss = public(reference)
 
     def rows_of(n: int, **given: Any) -> Any:
-        from .options import number
-
         return rows, tuple(number(k, given[k]) for k in parameters)
 
     loss.entry = Entry(title, "", loss, rows_of, "real", "real", "last")  # type: ignore[attr-defined]
-    loss.scalar = True  # type: ignore[attr-defined]
+    loss.scalars = (value, slope, curve)  # type: ignore[attr-defined]
     return loss
 
 
@@ -66,8 +66,6 @@ def _parameters(which: str, function: Scalar) -> dict[str, Any]:
     found = list(inspect.signature(function).parameters.values())
     if len(found) < 2 or any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in found):
         raise ValueError(f"{which} must take (t, p, <parameters>), got {inspect.signature(function)}")
-    from .call import REQUIRED
-
     return {p.name: REQUIRED if p.default is p.empty else p.default for p in found[2:]}
 
 
@@ -87,28 +85,25 @@ def check(loss: Callable[..., Any], y_true: Any, y_pred: Any, *, rtol: float = 1
 
     Points where the two one-sided differences disagree, as at a kink, are left out.
     """
-    call = RowsCall(loss, loss.entry, {**loss.defaults, **parameters}, y_true, y_pred, None)  # type: ignore[attr-defined]
+    if not hasattr(loss, "scalars"):
+        raise TypeError(f"loss must be a function made by lossfuncs.pointwise, got {loss!r}")
+    call = RowsCall(loss, loss.entry, complete(loss, parameters), y_true, y_pred, None)  # type: ignore[attr-defined]
     t, p = (np.asarray(x, np.float64).reshape(-1) for x in (call.t, call.p))
-    rows = call.problem.rows
-    a = call.problem.parameters
-    for which, function, of in (("slope", rows.slope, _value(rows)), ("curve", rows.curve, rows.slope)):
-        if function is None or of is None:
+    h = 6e-6 * np.maximum(np.abs(p), 1.0)  # the cube root of the rounding error: central differences are good to its square
+    value, slope, curve = loss.scalars
+    for which, derivative, of in (("slope", slope, value), ("curve", curve, slope)):
+        if derivative is None or of is None:
             continue
-        h = 6e-6 * np.maximum(np.abs(p), 1.0)
-        f, g = ((lambda p, k=k: plain.element_by_element(k)((1.0,), t, p, *a)) for k in (of, function))
-        left, here, right, given = f(p - h), f(p), f(p + h), g(p)
-        smooth = np.abs((right - here) - (here - left)) < 1e-2 * (np.abs(right - left) + 1e-8)
-        difference = (right - left) / (2 * h)
+        before, here, after = (_at(of, t, x, call.problem.parameters) for x in (p - h, p, p + h))
+        given, difference = _at(derivative, t, p, call.problem.parameters), (after - before) / (2.0 * h)
+        smooth = np.abs((after - here) - (here - before)) < 1e-2 * (np.abs(after - before) + 1e-8)
         wrong = smooth & ~(np.abs(difference - given) <= rtol * np.maximum(np.abs(difference), 1e-3))
         if wrong.any():
             i = int(np.argmax(wrong))
-            raise ValueError(f"{which} of {loss.__name__} is {given[i]:g} at t = {t[i]:g}, p = {p[i]:g}, but differences give {difference[i]:g}")
+            where = f"at t = {t[i]:g}, p = {p[i]:g}"
+            raise ValueError(f"{which} of {loss.__name__} is {given[i]:g} {where}, but differences give {difference[i]:g}")
 
 
-def _value(rows: Any) -> Scalar:
-    terms = rows.passes[0].terms
-
-    def value(c: Any, t: float, p: float, *a: float) -> Any:
-        return terms(c, t, p, *a)[0]
-
-    return value
+def _at(function: Scalar, t: Array, p: Array, parameters: tuple[float, ...]) -> Array:
+    found: Array = plain.element_by_element(function)(t, p, *parameters)
+    return found

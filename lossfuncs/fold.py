@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numba
-from numba.core import types
+from numba import types
 
 from . import rows, vectormath
 from .lanes import (
@@ -34,8 +35,10 @@ from .lanes import (
 )
 from .rows import Pass, Rows, Scalar
 
-inline = numba.njit(nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""For what a kernel is put together from: never called from Python, so it gets no wrapper."""
+
+def inline(part: Callable[..., Any]) -> Any:
+    """What a kernel is put together from: never called from Python, so it gets no wrapper."""
+    return numba.njit(nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(part)
 
 
 class Element:
@@ -77,9 +80,9 @@ class Fold:
         self.target = labelled_target(long) if labelled else dense_target(element.load)
         # Only ids that are sorted already are compared with any number; everything else needs a label that is a class.
         self.strict = labelled and any(one.op in ("dot", "pick") for one in rows.passes)
-        self.count = sum(one.count for one in rows.passes)
+        self.count = sum(one.size for one in rows.passes)
         self.totals = scratch((self.count + 1) * LANES, types.float64)  # a pass may need one total for itself
-        slots = itertools.accumulate((one.count for one in rows.passes), initial=0)
+        slots = itertools.accumulate((one.size for one in rows.passes), initial=0)
         self.each = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]
         self.all = functools.reduce(_then, self.each)
 
@@ -139,7 +142,7 @@ class Fold:
         else:
             step = gathering(terms)
         hard = None if one.hard is None or self.labelled else gathering(self.element.bind(one.hard))
-        return self._sweep(step, slot, one.count, start, combine, hard)
+        return self._sweep(step, slot, one.size, start, combine, hard)
 
     def _sum(self, one: Pass, slot: int) -> Any:
         return self._gathering(one, slot, 0.0, add_to)
@@ -154,7 +157,7 @@ class Fold:
         load, target, terms, read = self.element.load, self.target, self.element.bind(one.terms), column(slot)
         exp = self.element.replace[rows.exp_nonpositive]
         # NaN need not stay in the maximum: it comes back in the sum.
-        largest = self._gathering(one._replace(count=1), slot, -math.inf, top_to)
+        largest = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
 
         @inline
         def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
@@ -207,7 +210,7 @@ class Fold:
         return fold
 
     def _rank(self, one: Pass, slot: int) -> Any:
-        load, long, index, value = self.element.load, self.long, one.index * LANES, one.value * LANES
+        load, long, index, value = self.element.load, self.long, one.label * LANES, one.own * LANES
 
         @inline
         def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
@@ -240,7 +243,7 @@ class Fold:
     def _pick(self, one: Pass, slot: int) -> Any:
         if self.labelled:
             return self._at_label(one, slot)
-        load, terms, read, long, index = self.element.load, self.element.bind(one.terms), column(slot), self.long, one.index * LANES
+        load, terms, read, long, index = self.element.load, self.element.bind(one.terms), column(slot), self.long, one.label * LANES
 
         @inline
         def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
@@ -299,7 +302,7 @@ def _then(first: Any, second: Any) -> Any:
 
 
 @inline
-def tree(x: Any, combine: Any) -> float:
+def tree(x: Any, combine: Any) -> Any:
     """64 lanes to one, always in this order."""
     for lane in range(32):
         combine(x, lane, x[lane + 32], 1.0, True)

@@ -9,18 +9,24 @@ Everything here is an `@intrinsic`: a few LLVM instructions with a Numba type.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numba.extending
 from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
+from numba import types
 
 LANES = 64
 _INDEX = ir.IntType(64)
 _BYTES = {ir.DoubleType(): 8, ir.FloatType(): 4, ir.IntType(16): 2, ir.IntType(64): 8}
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+def intrinsic(emit: Callable[..., Any]) -> Any:
+    """A few LLVM instructions as a function that kernels can call."""
+    return numba.extending.intrinsic(emit)
+
+
+@intrinsic
 def pointer(typing: Any, array: Any) -> Any:
     """The address of a contiguous array's first element."""
 
@@ -30,7 +36,7 @@ def pointer(typing: Any, array: Any) -> Any:
     return types.CPointer(array.dtype)(array), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def at(typing: Any, p: Any, i: Any) -> Any:
     """p + i elements."""
 
@@ -40,7 +46,7 @@ def at(typing: Any, p: Any, i: Any) -> Any:
     return p(p, types.intp), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def put(typing: Any, p: Any, i: Any, value: Any) -> Any:
     """p[i] = value."""
 
@@ -55,7 +61,7 @@ def scratch(count: int, element: Any) -> Any:
     """An intrinsic that gives `count` elements on the stack, aligned to a cache line and unknown to any other pointer."""
     llvm = {types.float64: ir.DoubleType(), types.float32: ir.FloatType(), types.uint16: ir.IntType(16), types.int64: _INDEX}[element]
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def allocate(typing: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             with builder.goto_entry_block():
@@ -71,7 +77,7 @@ def scratch(count: int, element: Any) -> Any:
 def column(count: int, stride: int = LANES) -> Any:
     """An intrinsic (p, lane) -> the tuple of `count` totals of one lane, `stride` apart."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def read(typing: Any, p: Any, lane: Any) -> Any:
         out = types.UniTuple(types.float64, count)
 
@@ -86,7 +92,7 @@ def column(count: int, stride: int = LANES) -> Any:
 
 
 def _gather(op: str) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def gather(typing: Any, p: Any, lane: Any, values: Any, weight: Any, wanted: Any) -> Any:
         numbers = values.types if isinstance(values, types.BaseTuple) else (values,)
 
@@ -124,7 +130,7 @@ add_to, dot_to, max_to, top_to, min_to = (_gather(op) for op in ("add", "dot", "
 """gather(p, lane, values, weight, wanted): take the values of one element into that lane's totals, where wanted."""
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def set_to(typing: Any, p: Any, lane: Any, values: Any) -> Any:
     """Write a tuple (or a number) to the totals of one lane."""
     numbers = values.types if isinstance(values, types.BaseTuple) else (values,)
@@ -139,13 +145,13 @@ def set_to(typing: Any, p: Any, lane: Any, values: Any) -> Any:
     return types.void(p, types.intp, values), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def widen(typing: Any, x: Any) -> Any:
     """A float32 or float64 as float64."""
     return types.float64(x), lambda context, builder, signature, args: context.cast(builder, args[0], x, types.float64)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def narrow(typing: Any, x: Any) -> Any:
     """A float64 rounded to float32."""
     return types.float32(types.float64), lambda context, builder, signature, args: builder.fptrunc(args[0], ir.FloatType())
@@ -154,7 +160,7 @@ def narrow(typing: Any, x: Any) -> Any:
 def dense_target(load: Any) -> Any:
     """An intrinsic (K, t, j, lane) -> the target at element j of that lane; t is the address of the first lane's."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def target(typing: Any, K: Any, t: Any, j: Any, lane: Any) -> Any:
         _, read = load._defn(typing, t.dtype)
 
@@ -169,7 +175,7 @@ def dense_target(load: Any) -> Any:
 def labelled_target(long: bool) -> Any:
     """The same of a one-hot row that is given by its label K[lane]. In a long row, step j and the lane make the element."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def target(typing: Any, K: Any, t: Any, j: Any, lane: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             K, _, j, lane = args
@@ -188,7 +194,7 @@ VALID, IGNORED, BAD = 0.0, 1.0, 2.0
 def judge(labelled: bool) -> Any:
     """An intrinsic (x, status): x of a valid row, 0 of an ignored one, NaN of one whose label is out of range."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def judged(typing: Any, x: Any, status: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             x, status = args
@@ -203,20 +209,20 @@ def judge(labelled: bool) -> Any:
     return judged
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def no_labels(typing: Any, t: Any, first: Any, lanes: Any, classes: Any, ignore: Any, K: Any, status: Any) -> Any:
     """There is nothing to check: -1."""
     return types.int64(t, first, lanes, classes, ignore, K, status), lambda *_: _INDEX(-1)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, grad: Any, hess: Any, row: Any, lanes: Any,
                   n: Any, scale: Any, a: Any) -> Any:  # fmt: skip
     """Nothing is asked for."""
     return types.void(S, W, status, K, t, p, grad, hess, row, lanes, n, scale, a), lambda context, *_: context.get_dummy_value()
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def transpose8(typing: Any, into: Any, into_stride: Any, source: Any, source_stride: Any) -> Any:
     """into[j*into_stride + r] = source[r*source_stride + j] for an 8 x 8 block: three rounds of swaps, no gather."""
 

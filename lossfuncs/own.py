@@ -57,9 +57,11 @@ class CircleCall(Call):
         block = max(1, BLOCK // max(n, 1))
         product = np.matmul if backend == "numpy" else _product
         if backend == "numpy" and not task.derivatives and m:
-            o = self.options
+            gamma, margin = self.options["gamma"], self.options["margin"]
             with np.errstate(all="ignore"):
-                values = self.function.reference(self.labels, self.p, self.ref_labels, self.references, self.remove_diagonal, o["gamma"], o["margin"])
+                values = self.function.reference(
+                    self.labels, self.p, self.ref_labels, self.references, self.remove_diagonal, gamma, margin
+                )
             m = 0
         for lo in range(0, m, block):
             hi = min(m, lo + block)
@@ -121,7 +123,7 @@ def _product(a: Array, b: Array) -> Array:
 
 @functools.cache
 def _product_kernel() -> Any:
-    from numba.core import types
+    from numba import types
 
     from . import cache
 
@@ -194,7 +196,7 @@ class SequenceCall(Call):
 
 @functools.cache
 def _sequence_kernel() -> Any:
-    from numba.core import types
+    from numba import types
 
     from . import cache
     from .fold import ELEMENTS

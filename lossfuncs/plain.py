@@ -75,7 +75,8 @@ def targets(t: Array, p: Array) -> Array:
     """t as one number an element: a label becomes its one-hot row."""
     if t.ndim == p.ndim:
         return t
-    return (np.arange(p.shape[-1]) == t[..., None]).astype(np.float64)
+    one_hot: Array = np.arange(p.shape[-1]) == t[..., None]
+    return one_hot.astype(np.float64)
 
 
 def _gather(one: Pass, s: tuple[Array, ...], t: Array, p: Array, a: tuple[float, ...]) -> tuple[Array, ...]:
@@ -84,10 +85,10 @@ def _gather(one: Pass, s: tuple[Array, ...], t: Array, p: Array, a: tuple[float,
         return ((np.argmax(t, axis=-1) if t.ndim == p.ndim else t).astype(np.float64)[..., None],)
     if one.op == "pick":
         x = np.broadcast_to(f(s, p, *a), p.shape)
-        return (np.take_along_axis(x, s[one.index].astype(np.int64), axis=-1),)
+        return (np.take_along_axis(x, s[one.label].astype(np.int64), axis=-1),)
     if one.op == "rank":
-        own, place = s[one.value], np.arange(p.shape[-1])
-        before = ~(p <= own) | ((p == own) & (place < s[one.index]))
+        own, place = s[one.own], np.arange(p.shape[-1])
+        before = ~(p <= own) | ((p == own) & (place < s[one.label]))
         return (np.sum(before, axis=-1, keepdims=True).astype(np.float64),)
     t = targets(t, p)
     if one.op == "dot":

@@ -67,19 +67,19 @@ def log_cosh(x: float) -> float:
 
 
 class Pass(NamedTuple):
-    """One gathering over the row: the operation, how many totals it gives, and what each element brings."""
+    """One gathering over the row: the operation, and what each element brings."""
 
     op: str
-    count: int
+    size: int  # how many totals it gives
     terms: Scalar
-    index: int = 0
+    label: int = 0  # for Pick and Rank, which total is the label
+    own: int = 0  # for Rank, which total is the label's own prediction
     hard: Scalar | None = None
-    value: int = 0
 
 
 def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None) -> Pass:
     """Totals of terms(s, t, p, *a). `hard` gives the same numbers, to the last bit, for less where t is 0 or 1."""
-    return Pass("sum", count, terms, 0, hard)
+    return Pass("sum", count, terms, hard=hard)
 
 
 def Max(terms: Scalar, count: int = 1) -> Pass:
@@ -107,14 +107,14 @@ def Label() -> Pass:
     return Pass("label", 1, _target)
 
 
-def Pick(terms: Scalar, index: int) -> Pass:
-    """terms(s, p, *a) at the label, which total `index` holds."""
-    return Pass("pick", 1, terms, index)
+def Pick(terms: Scalar, label: int) -> Pass:
+    """terms(s, p, *a) at the label, which is total `label`."""
+    return Pass("pick", 1, terms, label)
 
 
-def Rank(index: int, value: int) -> Pass:
-    """How many predictions come before the one at the index in total `index`, whose value is total `value`."""
-    return Pass("rank", 1, _prediction, index, value=value)
+def Rank(label: int, own: int) -> Pass:
+    """How many predictions come before the one at the label, total `label`, which is itself total `own`."""
+    return Pass("rank", 1, _prediction, label, own)
 
 
 def _prediction(s: Any, p: float, *a: float) -> float:

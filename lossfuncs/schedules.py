@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.core import types
+from numba import types
 
 from . import plain
 from .fold import ELEMENTS, Fold, inline, tree
@@ -130,7 +130,7 @@ class Kernel:
         self.labelled, self.long, self.total, self.order = labelled, long, total, order
         self.read = column(self.fold.count)
         self.value = self.element.bind(rows.value)
-        self.around = self.element.bind(rows.around or _totals_themselves) if order else None
+        self.around: Any = self.element.bind(rows.around or _totals_themselves) if order else None
         self.constants = plain.constants(rows, self.fold.count, parameters) if order else 0
         self.derivatives = [self.element.bind(f) for f in (rows.slope, rows.curve)[:order] if f is not None]
         self.check = _labels(self.fold.strict, long) if labelled else no_labels
@@ -168,7 +168,7 @@ class Kernel:
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
-                  ignore: int, scale: float, a: Any) -> int:  # fmt: skip
+                  ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
             S, W, status, K = totals(), lanes64(), lanes64(), labels64()
             bad = check(t, first, lanes, n, ignore, K, status)
             T, P = targets(t, first, lanes, n, targets_block()), _transposed(p, first, lanes, n, block())
@@ -235,7 +235,7 @@ class Kernel:
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
-                  ignore: int, scale: float, a: Any) -> int:  # fmt: skip
+                  ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
             S, R, W, status, one, K, rest_t, rest_p = (
                 totals(), totals(), lanes64(), lanes64(), lanes64(), labels64(), targets_tail(), tail())  # fmt: skip
             bad = -1
@@ -291,7 +291,7 @@ class Kernel:
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
-                  ignore: int, scale: float, a: Any) -> int:  # fmt: skip
+                  ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
             S, W, U, G, H = totals(), lanes64(), lanes64(), block(), block()
             T, P = _transposed(t, first, lanes, n, block()), _transposed(p, first, lanes, n, block())
             for lane in range(LANES):
@@ -316,7 +316,7 @@ class Kernel:
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
-                  ignore: int, scale: float, a: Any) -> int:  # fmt: skip
+                  ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
             S, R, W, rest_t, rest_p, G, H = totals(), totals(), lanes64(), tail(), tail(), tail(), tail()
             full, rest = n // LANES * LANES, n % LANES
             for lane in range(LANES):
@@ -384,7 +384,7 @@ class Kernel:
 
         @inline
         def chunks(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int, begin: int, end: int,
-                   wstep: int, ignore: int, scale: float, a: Any) -> int:  # fmt: skip
+                   wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
             bad = -1
             acc = lanes64()
             for c in range(begin, end):
@@ -400,12 +400,12 @@ class Kernel:
             return bad
 
         def values(t: Any, p: Any, w: Any, out: Any, n: int, m: int, chunk: int, begin: int, end: int,
-                   wstep: int, ignore: int, a: Any) -> int:  # fmt: skip
+                   wstep: int, ignore: int, a: Any) -> Any:  # fmt: skip
             x, o = pointer(p), pointer(out)
             return chunks(pointer(t), x, pointer(w), o, x, x, n, m, chunk, begin, end, wstep, ignore, 1.0, a)
 
         def gradients(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int, begin: int, end: int,
-                      wstep: int, ignore: int, scale: float, a: Any) -> int:  # fmt: skip
+                      wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
             return chunks(pointer(t), pointer(p), pointer(w), pointer(out), pointer(grad), pointer(hess), n, m, chunk, begin, end,
                           wstep, ignore, scale, a)  # fmt: skip
 
@@ -477,7 +477,7 @@ def piece_signature(kernel: Kernel, parameters: int, gradient: bool) -> Any:
 
 
 @inline
-def _sum_of_lanes(x: Any) -> float:
+def _sum_of_lanes(x: Any) -> Any:
     return tree(x, add_to)
 
 

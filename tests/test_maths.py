@@ -257,10 +257,10 @@ def precise(rows: Rows, t: Any, p: Any, a: tuple[float, ...]) -> tuple[Any, list
         f = bound(one.terms)
         if one.op == "dot":
             found = [[y * v for v in f(s, x, *a)] for y, x in zip(t, p, strict=True) if y]
-            s += tuple(mp.fsum(column) for column in zip(*found, strict=True)) if found else (mp.mpf(0),) * one.count
+            s += tuple(mp.fsum(column) for column in zip(*found, strict=True)) if found else (mp.mpf(0),) * one.size
             continue
         found = [f(s, y, x, *a) for y, x in zip(t, p, strict=True)]
-        columns = [[v[i] if isinstance(v, tuple) else v for v in found] for i in range(max(1, one.count))]
+        columns = [[v[i] if isinstance(v, tuple) else v for v in found] for i in range(max(1, one.size))]
         if one.op == "sum":
             s += tuple(mp.fsum(column) for column in columns)
         elif one.op in ("max", "top"):

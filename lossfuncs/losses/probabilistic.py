@@ -71,7 +71,7 @@ def _binary_cost(t: float, p: float) -> float:
     return -(t * math.log(q) + (1.0 - t) * (math.log(d) + lost / d))
 
 
-def _hard_binary_cost(t: float, p: float) -> float:
+def _hard_binary_cost(t: float, p: float) -> Any:
     # of the two sides, the one that counts
     q = min(max(p, EPS), TOP)
     d, lost = _complement(q)
@@ -429,7 +429,7 @@ def smoothed(rows: Rows) -> Rows:
             x, y, u, v = f(s, p, *a)
             return w * x, w * y, w * u, w * v
 
-        return Sum({2: two, 4: four}[one.count], one.count) if one.op == "dot" else one._replace(terms=terms)
+        return Sum({2: two, 4: four}[one.size], one.size) if one.op == "dot" else one._replace(terms=terms)
 
     value, around, slope, curve = rows.value, rows.around, rows.slope, rows.curve
     assert around is not None and slope is not None
