@@ -1,0 +1,129 @@
+"""The same bits from any number of threads, again and again, and from any x86 CPU."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import BASES, DIFFERENTIABLE, bits, by_name, inputs
+
+import lossfuncs
+
+# One loss for each kind of pass and each transcendental function: sum, max, log sum exp, dot, label; log, log1p, exp, tanh.
+SELECTED = ["categorical_hinge", "log_cosh", "binary_crossentropy", "cosine_similarity", "sparse_categorical_crossentropy"]
+LOGITS = {"binary_crossentropy", "sparse_categorical_crossentropy"}
+THREADS = (1, 2, 3, 7, 64)
+
+
+def digest(results: Any) -> str:
+    return hashlib.sha256(b"".join(bits(x) for x in results)).hexdigest()
+
+
+def small(selected: list[tuple[Any, dict[str, Any]]]) -> dict[str, str]:
+    """Digests of values and gradients, short rows and long ones in turn."""
+    found = {}
+    for i, (entry, options) in enumerate(selected):
+        for shape in ((70, 9), (5, 129))[:: 1 if i % 2 else -1][: 2 if len(selected) > len(SELECTED) else 1]:
+            t, p = inputs(entry, options, shape)
+            results = lossfuncs.value_and_grad(entry.function, t, p, **options)
+            found[f"{entry.name} {options} {shape}"] = digest(results)
+    return found
+
+
+def selection(all_of_them: bool) -> list[tuple[Any, dict[str, Any]]]:
+    if all_of_them:
+        return [one.values for one in DIFFERENTIABLE]
+    return [(by_name("loss", name), {"from_logits": True} if name in LOGITS else {}) for name in SELECTED]
+
+
+def elsewhere(cpu: str, all_of_them: bool) -> dict[str, str]:
+    """The same, compiled for that CPU without any feature beyond its own."""
+    environment = {**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": "", "LOSSFUNCS_CACHE": "0"}
+    command = [sys.executable, __file__, *(["all"] if all_of_them else [])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    return dict(line.split("\t") for line in done.stdout.splitlines())
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the CPUs named here are x86")
+@pytest.mark.parametrize("cpu", ["haswell", "nehalem"])
+@pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["selected", "all"])
+def test_another_cpu_gives_the_same_bits(cpu: str, all_of_them: bool) -> None:
+    assert elsewhere(cpu, all_of_them) == small(selection(all_of_them))
+
+
+LARGE = {
+    "values": lambda t, p: (lossfuncs.log_cosh(t, p),),
+    "total": lambda t, p: (lossfuncs.log_cosh(t, p, reduction="mean"),),
+    "weighted total": lambda t, p: (lossfuncs.log_cosh(t, p, sample_weight=np.arange(len(p)), reduction="mean_with_sample_weight"),),
+    "gradient": lambda t, p: lossfuncs.value_and_grad("log_cosh", t, p),
+    "one row": lambda t, p: lossfuncs.value_and_grad("log_cosh", t.reshape(-1), p.reshape(-1)),
+    "one row in passes": lambda t, p: lossfuncs.value_and_grad("cosine_similarity", t.reshape(-1), p.reshape(-1)),
+    "strided": lambda t, p: lossfuncs.value_and_grad("log_cosh", t[:, ::2], p[:, ::2], reduction="sum"),
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_any_number_of_threads_and_every_repeat_give_the_same_bits(what: str) -> None:
+    t, p = inputs(by_name("loss", "log_cosh"), {}, (20_011, 62))
+    before = lossfuncs.get_num_threads()
+    try:
+        found = set()
+        for threads in THREADS * 3:
+            lossfuncs.set_num_threads(threads)
+            found.add(digest(LARGE[what](t, p)))
+    finally:
+        lossfuncs.set_num_threads(before)
+    assert len(found) == 1
+
+
+def test_circle_has_the_same_bits_for_any_number_of_threads() -> None:
+    t, p = inputs(by_name("loss", "circle"), {}, (300, 24))
+    before = lossfuncs.get_num_threads()
+    try:
+        found = set()
+        for threads in THREADS:
+            lossfuncs.set_num_threads(threads)
+            found.add(digest(lossfuncs.value_and_grad("circle", t, p, reduction="mean")))
+    finally:
+        lossfuncs.set_num_threads(before)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("shape", [(4_000_037,), (400_009, 10), (4_001, 1000)], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_mean_of_a_large_array_is_exact_to_1e_15(shape: tuple[int, ...], weighted: bool) -> None:
+    rng = np.random.default_rng(0)
+    t, p = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
+    terms = (p.astype(np.float64) - t) ** 2
+    if not weighted:
+        exact = math.fsum(terms.reshape(-1)) / terms.size
+        assert abs(lossfuncs.mean_squared_error(t, p, reduction="mean") - exact) <= 1e-15 * exact
+    elif len(shape) == 2:
+        weight = rng.uniform(size=len(t))
+        exact = math.fsum((terms * weight[:, None]).reshape(-1)) / math.fsum(weight) / shape[1]
+        got = lossfuncs.mean_squared_error(t, p, sample_weight=weight, reduction="mean_with_sample_weight")
+        assert abs(got - exact) <= 1e-15 * exact
+
+
+def test_the_mean_of_one_value_in_many_is_that_value() -> None:
+    """float32 counts stop at 2**24, and sums of 0.1 drift."""
+    x = np.full((1 << 24) + 100, 0.1, np.float32)
+    value = float(np.float32(0.1))
+    assert lossfuncs.mean_absolute_error(np.zeros_like(x), x, reduction="mean") == pytest.approx(value, rel=1e-15)
+
+
+def test_the_bases_cover_every_dtype_free_kernel() -> None:
+    assert {one.values[0].name for one in BASES} >= set(SELECTED)
+
+
+if __name__ == "__main__":
+    for name, found in small(selection("all" in sys.argv[1:])).items():
+        print(name, found, sep="\t")
