@@ -216,6 +216,12 @@ def no_labels(typing: Any, t: Any, first: Any, lanes: Any, classes: Any, ignore:
 
 
 @intrinsic
+def no_weights(typing: Any, w: Any, first: Any, lanes: Any, step: Any, W: Any) -> Any:
+    """Values that are stored are not weighted."""
+    return types.void(w, first, lanes, step, W), lambda context, *_: context.get_dummy_value()
+
+
+@intrinsic
 def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, grad: Any, hess: Any, row: Any, lanes: Any,
                   n: Any, scale: Any, a: Any) -> Any:  # fmt: skip
     """Nothing is asked for."""

@@ -28,6 +28,7 @@ from .lanes import (
     labelled_target,
     no_derivative,
     no_labels,
+    no_weights,
     pointer,
     put,  # fmt: skip
     scratch,
@@ -72,6 +73,20 @@ def _labels(strict: bool, long: bool) -> Any:
         return -1
 
     return one if long else each
+
+
+@inline
+def _weights(w: Any, first: int, lanes: int, step: int, W: Any) -> None:
+    """The weights of up to 64 rows, or one for all of them; 0 in the other lanes."""
+    if step:
+        for lane in range(lanes):
+            put(W, lane, w[first + lane])
+    else:
+        x = w[0]
+        for lane in range(LANES):
+            put(W, lane, x)
+    for lane in range(lanes, LANES):
+        put(W, lane, 0.0)
 
 
 @inline
@@ -135,6 +150,7 @@ class Kernel:
         self.derivatives = [self.element.bind(f) for f in (rows.slope, rows.curve)[:order] if f is not None]
         self.check = _labels(self.fold.strict, long) if labelled else no_labels
         self.judge = judge(labelled)
+        self.weights = _weights if total or order else no_weights
         self.lanes, self.lane_labels = scratch(LANES, types.float64), scratch(LANES, types.int64)
 
     def finish(self) -> Any:
@@ -160,7 +176,7 @@ class Kernel:
         """group(...): up to 64 rows side by side, one a lane."""
         if self.order and self.maths.pointwise:
             return self._pointwise_short()
-        fold, check, finish, derive = self.fold.all, self.check, self.finish(), self._derive_short()
+        fold, check, finish, derive, weights = self.fold.all, self.check, self.finish(), self._derive_short(), self.weights
         totals, lanes64, labels64 = self.fold.totals, self.lanes, self.lane_labels
         block = scratch(LANES * SHORT, self.element.type)
         targets = inline(lambda x, first, lanes, n, into: x) if self.labelled else _transposed
@@ -173,8 +189,7 @@ class Kernel:
             bad = check(t, first, lanes, n, ignore, K, status)
             T, P = targets(t, first, lanes, n, targets_block()), _transposed(p, first, lanes, n, block())
             fold(S, K, T, P, T, P, n, a)
-            for lane in range(LANES):
-                put(W, lane, w[(first + lane) * wstep] if lane < lanes else 0.0)
+            weights(w, first, lanes, wstep, W)
             derive(S, W, status, K, T, P, grad, hess, first, lanes, n, scale, a)
             finish(S, status, W, out, acc, first, lanes, n, a)
             return bad
@@ -218,7 +233,7 @@ class Kernel:
         """group(...): up to 64 rows one after the other, the lanes within the row."""
         if self.order and self.maths.pointwise:
             return self._pointwise_long()
-        fold, check, finish, derive = self.fold.all, self.check, self.finish(), self._derive_long()
+        fold, check, finish, derive, weights = self.fold.all, self.check, self.finish(), self._derive_long(), self.weights
         count, read, labelled = self.fold.count, self.read, self.labelled
         totals, lanes64, labels64, tail = self.fold.totals, self.lanes, self.lane_labels, scratch(LANES, self.element.type)
 
@@ -239,8 +254,8 @@ class Kernel:
             S, R, W, status, one, K, rest_t, rest_p = (
                 totals(), totals(), lanes64(), lanes64(), lanes64(), labels64(), targets_tail(), tail())  # fmt: skip
             bad = -1
+            weights(w, first, lanes, wstep, W)
             for lane in range(LANES):
-                put(W, lane, w[(first + lane) * wstep] if lane < lanes else 0.0)
                 put(status, lane, VALID)
             for q in range(count):
                 for lane in range(lanes, LANES):
@@ -287,16 +302,16 @@ class Kernel:
 
     def _pointwise_short(self) -> Any:
         element, finish, around, twice = self._pointwise(), self.finish(), self.around, self.order == 2
-        totals, lanes64, block = self.fold.totals, self.lanes, scratch(LANES * SHORT, self.element.type)
+        totals, lanes64, block, weights = self.fold.totals, self.lanes, scratch(LANES * SHORT, self.element.type), self.weights
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
                   ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
             S, W, U, G, H = totals(), lanes64(), lanes64(), block(), block()
             T, P = _transposed(t, first, lanes, n, block()), _transposed(p, first, lanes, n, block())
+            weights(w, first, lanes, wstep, W)
             for lane in range(LANES):
                 put(S, lane, 0.0)
-                put(W, lane, w[(first + lane) * wstep] if lane < lanes else 0.0)
                 put(U, lane, W[lane] * scale)
             c = around((0.0,), float(n), *a)
             for j in range(n):
@@ -312,15 +327,15 @@ class Kernel:
 
     def _pointwise_long(self) -> Any:
         element, finish, around, twice = self._pointwise(), self.finish(), self.around, self.order == 2
-        totals, lanes64, tail = self.fold.totals, self.lanes, scratch(LANES, self.element.type)
+        totals, lanes64, tail, weights = self.fold.totals, self.lanes, scratch(LANES, self.element.type), self.weights
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
                   ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
             S, R, W, rest_t, rest_p, G, H = totals(), totals(), lanes64(), tail(), tail(), tail(), tail()
             full, rest = n // LANES * LANES, n % LANES
+            weights(w, first, lanes, wstep, W)
             for lane in range(LANES):
-                put(W, lane, w[(first + lane) * wstep] if lane < lanes else 0.0)
                 put(R, lane, 0.0)
             c = around((0.0,), float(n), *a)
             for row in range(lanes):

@@ -30,12 +30,15 @@ def run(args: argparse.Namespace) -> int:
     if before.directory is None:
         raise ValueError(f"there is no directory to keep kernels in ({before.reason}), so that warming up would serve nobody")
     began = time.monotonic()
-    compiled = loaded = 0
-    with show.Progress("jobs", not args.no_progress) as progress:
-        # Numba compiles under one lock, so that only processes compile side by side
-        for done, (new, old) in enumerate(_run(jobs, min(get_num_threads(), len(jobs) // 4)), 1):
-            compiled, loaded = compiled + new, loaded + old
-            progress(done, len(jobs))
+    compiled = loaded = done = 0
+    try:
+        with show.Progress("jobs", not args.no_progress) as progress:
+            # Numba compiles under one lock, so that only processes compile side by side
+            for done, (new, old) in enumerate(_run(jobs, min(get_num_threads(), len(jobs) // 4)), 1):
+                compiled, loaded = compiled + new, loaded + old
+                progress(done, len(jobs))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"after {done} of {len(jobs)} jobs, whose kernels are kept") from None
     after = cache.info()
     print(f"{show.count(compiled, 'kernel')} compiled, {loaded:,} found, in {time.monotonic() - began:.1f} s; "
           f"{after.directory} holds {after.entries:,}, {after.bytes / 2**20:.1f} MB")  # fmt: skip
