@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from bench import roofs
-from bench.timing import QUIET, Runner, Timing, race
+from bench.timing import QUIET, Runner, Timing, race, watch_others
 from bench.workloads import (
     WORKLOADS,
     Array,
@@ -315,11 +315,15 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module="torch")
     _keep_freed_memory()
 
-    environment, bandwidth = roofs.environment(), roofs.bandwidth()
+    environment, others = roofs.environment(), watch_others()
+    bandwidth = roofs.bandwidth()
+    disturbance = others()
     for key, value in environment.items():
         print(f"{key:10} {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
     for key, each in bandwidth.items():
         print(f"{key:10} {each['bytes_per_second'] / 1e9:.1f} GB/s ({each['method']})")
+    if disturbance >= QUIET:
+        print(f"other processes used {disturbance:.0%} of the cores meanwhile: these four are lower bounds")
     field, absent = contestants()
     for name, reason in absent.items():
         print(f"{name}: absent ({reason})")
@@ -343,8 +347,8 @@ roof: share of 'read all'. Ratio: best peer / ours, by minima, then by medians.
 
     summaries = {"minima": _summary(rows, "ratio"), "medians": _summary(rows, "median_ratio")}
     if options.json:
-        report = {"environment": environment, "bandwidth": bandwidth, "absent": absent, "min_time": min_time,
-                  "rounds": rounds, "workloads": rows, "summary": summaries}
+        report = {"environment": environment, "bandwidth": bandwidth, "bandwidth_noise": disturbance,
+                  "absent": absent, "min_time": min_time, "rounds": rounds, "workloads": rows, "summary": summaries}
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     told = [f"{key}: {_describe(summary)}" for key, summary in summaries.items() if summary]
     print(f"\nbest peer / ours by {'; by '.join(told)}" if told else "\nbest peer / ours: ours is absent")

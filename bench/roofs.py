@@ -110,7 +110,7 @@ def bandwidth(repeats: int = 50) -> dict[str, dict[str, Any]]:
 def _numba_sum() -> Callable[[Any], object]:
     import numba
 
-    @numba.njit("int64(int64[::1])", nogil=True)
+    @numba.njit("int64(int64[::1])", nogil=True)  # type: ignore[untyped-decorator]
     def total(x: Any) -> Any:
         # Integer addition is associative: LLVM widens this into SIMD and several accumulators without being told.
         s = 0
@@ -118,4 +118,4 @@ def _numba_sum() -> Callable[[Any], object]:
             s += x[i]
         return s
 
-    return total
+    return total  # type: ignore[no-any-return]

@@ -59,6 +59,16 @@ def _busy_seconds() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - own.user - own.system
 
 
+def watch_others() -> Callable[[], float]:
+    """A function that says which share of all cores other processes have used since now."""
+    start, busy = time.perf_counter(), _busy_seconds()
+
+    def share() -> float:
+        return max(0.0, _busy_seconds() - busy) / (time.perf_counter() - start) / (os.cpu_count() or 1)
+
+    return share
+
+
 @contextmanager
 def _uncollected() -> Iterator[None]:
     collecting = gc.isenabled()
@@ -103,10 +113,9 @@ def race(runners: Mapping[str, Runner], min_time: float, rounds: int) -> tuple[d
         names = list(runners)
         while sum(noise < QUIET for noise, _ in tries) < rounds and len(tries) < 2 * rounds:
             first = len(tries) % len(names)
-            start, busy = time.perf_counter(), _busy_seconds()
+            others = watch_others()
             seconds = {name: turn(name) for name in names[first:] + names[:first]}
-            elapsed = time.perf_counter() - start
-            tries.append((max(0.0, _busy_seconds() - busy) / elapsed / (os.cpu_count() or 1), seconds))
+            tries.append((others(), seconds))
             gc.collect()
     counted = sorted(tries, key=lambda each: each[0])[:rounds]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from . import losses, metrics
 from .custom import check, pointwise, register
 from .dispatch import backend, current_backend, grad_and_hess, value_and_grad
+from .evaluate import evaluate
 from .losses import *  # noqa: F403
 from .losses import cosine_similarity
 from .metrics import (
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     *(name for name in losses.__all__ if name != "get"),
-    "accuracy", "backend", "binary_accuracy", "categorical_accuracy", "check", "concordance_correlation", "cosine_similarity",
+    "accuracy", "backend", "binary_accuracy", "categorical_accuracy", "check", "concordance_correlation", "cosine_similarity", "evaluate",
     "current_backend", "get_num_threads", "grad_and_hess", "losses", "metrics", "pearson_correlation", "pointwise", "register",
     "set_num_threads", "sparse_categorical_accuracy", "sparse_top_k_categorical_accuracy", "top_k_categorical_accuracy",
     "value_and_grad",

@@ -141,7 +141,7 @@ def _package_digest() -> bytes | None:
     total, found = hashlib.sha256(), False
     root = Path(__file__).parent
     for folder, subfolders, files in os.walk(root):
-        subfolders.sort()
+        subfolders[:] = sorted(set(subfolders) - {"cli"})  # no kernel comes from there
         for name in sorted(files):
             if name.endswith(".py"):
                 path = os.path.join(folder, name)

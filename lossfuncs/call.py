@@ -175,7 +175,7 @@ class RowsCall(Call):
             t = t.reshape(-1)
             if ignore != NO_CLASS:
                 self.valid = t != ignore
-        dtype = moved.dtype if labelled and is_float(p.dtype) else exact_dtype(t.dtype, p.dtype)
+        dtype = moved.dtype.newbyteorder("=") if labelled and is_float(p.dtype) else exact_dtype(t.dtype, p.dtype)
         self.problem = Problem(rows, parameters, t if labelled else self._moved(t), moved, self.m, n, labelled, ignore, dtype)
 
     def _moved(self, x: Array) -> Array:
@@ -380,7 +380,8 @@ def by_class(t: Array, options: dict[str, Any], n: int, axis: int) -> Array:
         raise ValueError(f"alpha must be a number or one for each of the {n} classes, got shape {alpha.shape}")
     smoothing = number("label_smoothing", options["label_smoothing"], 0.0, 1.0)
     smooth = t * (1.0 - smoothing) + smoothing / n
-    return smooth * alpha.reshape(-1, *(1,) * (t.ndim - 1 - axis))
+    with np.errstate(invalid="ignore"):
+        return smooth * alpha.reshape(-1, *(1,) * (t.ndim - 1 - axis))
 
 
 def complete(function: Any, given: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import numbers
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -121,21 +122,22 @@ class Evaluation:
             raise ValueError(f"y_true and y_pred must have equally many rows, got shapes {t.shape} and {p.shape}")
         if not len(p):
             return
-        if not self.functions:
-            self._resolve(t, p)
-        for accumulator in self.functions.values():
+        batch = Evaluation()  # merged when it is whole, so that a bad batch leaves nothing behind
+        batch.functions = _like(self.functions) if self.functions else self._resolved(t, p)
+        for accumulator in batch.functions.values():
             try:
                 accumulator.update(t, p, sample_weight)
             except ValueError as error:
                 # a row of this batch is named: say which one of the data it is
                 where = re.sub(r"^y_true\[(\d+)", lambda found: f"y_true[{self.rows + int(found[1])}", str(error))
                 raise ValueError(where) from None
-        self.rows += len(p)
+        batch.rows = len(p)
+        self.merge(batch)
 
     def merge(self, other: Evaluation) -> None:
         """Take in all that `other`, made with the same arguments, has seen."""
         if not self.functions:
-            self.functions = {label: Accumulator(a.function, a.options) for label, a in other.functions.items()}
+            self.functions = _like(other.functions)
         elif other.functions and list(other.functions) != list(self.functions):
             raise ValueError(f"the other evaluation has {', '.join(other.functions)}, this one {', '.join(self.functions)}")
         for label, accumulator in other.functions.items():
@@ -148,25 +150,33 @@ class Evaluation:
             raise ValueError("there is nothing to evaluate: the data have no rows")
         return {label: accumulator.result() for label, accumulator in self.functions.items()}
 
-    def _resolve(self, t: Array, p: Array) -> None:
-        wanted, common = self._wanted, self._options
+    def _resolved(self, t: Array, p: Array) -> dict[str, Accumulator]:
+        """What was asked for, or else suits, by name."""
+        functions: dict[str, Accumulator] = {}
+        wanted, common, family = self._wanted, self._options, _family(t, p)
         if not wanted:
             wanted = [(kind, name, {o: v for o, v in options.items() if o not in common}) for kind, name, options in suited(t, p)]
         unused = set(common)
         for kind, function, own in wanted:
-            found = _find(kind, function, _family(t, p))
+            found = _find(kind, function, family)
             shared = {name: value for name, value in common.items() if name in found.defaults}
             unused -= shared.keys()
             label = _label(function, own)
-            if label in self.functions:
-                if self.functions[label].function is found:
+            if label in functions:
+                if functions[label].function is found:
                     continue  # a loss that is also a metric
                 label = f"{label} ({kind})"
-            self.functions[label] = Accumulator(found, {**shared, **own})
+            functions[label] = Accumulator(found, {**shared, **own})
         if unused:
-            known = sorted({name for a in self.functions.values() for name in a.function.defaults})
-            raise ValueError(f"option {', '.join(sorted(unused))} is known to none of {', '.join(self.functions)}; "
+            known = sorted({name for a in functions.values() for name in a.function.defaults})
+            raise ValueError(f"option {', '.join(sorted(unused))} is known to none of {', '.join(functions)}; "
                              f"they know {', '.join(known) or 'no options'}")  # fmt: skip
+        return functions
+
+
+def _like(functions: dict[str, Accumulator]) -> dict[str, Accumulator]:
+    """The same functions, having seen nothing."""
+    return {label: Accumulator(a.function, a.options) for label, a in functions.items()}
 
 
 class Accumulator:
@@ -224,7 +234,8 @@ class Accumulator:
         axis = self.options.get("axis", defaults["axis"]) if "axis" in defaults else -1
         if axis is None:
             return True
-        over = {a % p.ndim for a in (axis if isinstance(axis, (tuple, list)) else (axis,)) if isinstance(a, int)}
+        named = axis if isinstance(axis, (tuple, list)) else (axis,)
+        over = {int(a) % p.ndim for a in named if isinstance(a, numbers.Integral) and -p.ndim <= int(a) < p.ndim}
         if 0 in over and len(over) < p.ndim:
             raise ValueError(f"axis {axis} of {self.function.__name__} runs over the samples: leave out axis 0, or name all axes")
         return 0 in over
@@ -269,7 +280,7 @@ def suited(t: Array, p: Array) -> list[tuple[str, str, dict[str, Any]]]:
     family = _family(t, p)
     if not family:
         return [("metric", "accuracy", {})]
-    logits: dict[str, Any] = {} if _within_0_1(p) else {"from_logits": True}
+    logits: dict[str, Any] = {} if probabilities(p) else {"from_logits": True}
     if family == "sparse_categorical_" or family == "categorical_" and _one_hot(t):
         k = 5 if p.shape[-1] > 10 else 3
         best = [("metric", f"{family.replace('categorical_', 'top_k_categorical_')}accuracy", {"k": k})] if p.shape[-1] > k else []
@@ -289,8 +300,9 @@ def _family(t: Array, p: Array) -> str:
     return "categorical_"
 
 
-def _within_0_1(p: Array) -> bool:
-    return bool(((p >= 0) & (p <= 1)).all())
+def probabilities(p: Array) -> bool:
+    """Whether these may be probabilities: within [0, 1], but for what half precision rounds."""
+    return not ((p < -1e-3) | (p > 1 + 1e-3)).any()
 
 
 def _one_hot(t: Array) -> bool:

@@ -62,6 +62,7 @@ def test_kernels_give_the_same_in_batches(name: str) -> None:
     with lossfuncs.backend("numba"):
         whole = entry.function(y_true, y_pred, reduction="mean")
         assert evaluate(y_true, y_pred, loss=name, batch_size=77)[name] == pytest.approx(whole, rel=1e-15)
+        assert evaluate(y_true, y_pred.astype(">f4"), loss=name, batch_size=77)[name] == pytest.approx(whole, rel=1e-15)
 
 
 @given(st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=60), st.integers(1, 7))
@@ -215,6 +216,18 @@ FAULTS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "weighted dice": ((X, X), {"loss": "dice", "sample_weight": LABELS}, "dice is one number for all data"),
     "vectors": ((X[0], X[0]), {"metrics": "cosine_similarity"}, "cosine_similarity needs several numbers for each sample"),
 }
+
+
+def test_a_bad_batch_leaves_nothing_behind() -> None:
+    fold = Evaluation("crossentropy", ["accuracy", "sparse_top_k_categorical_accuracy"], {"from_sorted_ids": True})
+    fold.update(LABELS, X)
+    before = fold.result()
+    with pytest.raises(ValueError, match=r"y_true\[7\] is 9"):
+        fold.update([0, 1, 2, 9], X)
+    assert fold.rows == 4 and fold.result() == before
+    with pytest.raises(ValueError, match="same shape"):
+        (fold := Evaluation(["crossentropy", "mse"])).update(LABELS, X)
+    assert fold.rows == 0 and not fold.functions
 
 
 @pytest.mark.parametrize("case", FAULTS)

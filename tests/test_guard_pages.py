@@ -52,7 +52,7 @@ class Memory:
     """One guarded piece for each array of a call."""
 
     def __init__(self, size: int) -> None:
-        self.pieces = [Guarded(size) for _ in range(6)]
+        self.pieces = [Guarded(size) for _ in range(8)]
         self.next = 0
 
     def __call__(self, x: Any, end: bool) -> Any:

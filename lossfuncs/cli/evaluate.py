@@ -98,11 +98,12 @@ def run(args: argparse.Namespace) -> int:
 def _doubt(fold: Any, y_pred: Any) -> None:
     """Logits taken for probabilities give numbers that mean nothing: say so."""
     from ..dispatch import entry_of
+    from ..evaluate import probabilities
 
-    low, high = float(y_pred.min()), float(y_pred.max())
     misled = [a.function for a in fold.functions.values()
               if entry_of(a.function).predictions in ("probability", "distribution") and not a.options.get("from_logits")]  # fmt: skip
-    if misled and (low < 0 or high > 1):
+    if misled and not probabilities(y_pred):
+        low, high = float(y_pred.min()), float(y_pred.max())
         names = ", ".join(f.__name__ for f in misled)
         remedy = "; if these are logits, add --option from_logits=true" if any("from_logits" in f.defaults for f in misled) else ""
         print(f"note: {names} expects probabilities, but y_pred has numbers from {low:.3g} to {high:.3g}{remedy}", file=sys.stderr)
@@ -113,13 +114,12 @@ def _report(fold: Any, weighted: bool, seconds: float, compiled: int, about: str
 
     if about:
         print(about)
-    print()
     rows = [(label, _number(value), _what(label, fold, weighted)) for label, value in fold.result().items()]
     show.results(("", "value", ""), rows)
     threads = f", {show.count(get_num_threads(), 'thread')}" if current_backend() == "numba" else ""
     # a speed that includes a compiler is nobody's
     speed = f"{show.count(compiled, 'kernel')} compiled first" if compiled else f"{fold.rows / seconds:,.0f} rows/s"
-    print(f"\n{show.count(fold.rows, 'row')} in {seconds:.3g} s, {speed}; {current_backend()}{threads}")
+    print(f"{show.count(fold.rows, 'row')} in {seconds:.3g} s, {speed}; {current_backend()}{threads}")
 
 
 def _compiled() -> int:

@@ -39,9 +39,9 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: st
 
 
 def results(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print names, numbers and remarks: a table of rich's on a terminal, aligned columns elsewhere."""
+    """Print names, numbers and remarks, with a line free above and below: a table of rich's on a terminal, aligned columns elsewhere."""
     if not colours(sys.stdout) or not importlib.util.find_spec("rich"):
-        print(*columns([header, *rows], right=[1]), sep="\n")
+        print("", *columns([header, *rows], right=[1]), "", sep="\n")
         return
     from rich import box
     from rich.console import Console

@@ -401,12 +401,12 @@ def cross_entropy_from_logits_around(s: Any, n: float) -> tuple[float, float, fl
 def cross_entropy_from_logits_slope(c: Any, t: float, p: float) -> Any:
     # softmax sum(t) - t over the common denominator 1 + r: at the label of a sure row exp is 1 and exactly -t r is left
     m, r, inverse, sum_t = c
-    return ((math.exp(p - m) * sum_t - t) - t * r) * inverse
+    return ((exp_nonpositive(p - m) * sum_t - t) - t * r) * inverse
 
 
 def cross_entropy_from_logits_curve(c: Any, t: float, p: float) -> Any:
     m, r, inverse, sum_t = c
-    e = math.exp(p - m)
+    e = exp_nonpositive(p - m)
     return sum_t * e * inverse * (((1.0 - e) + r) * inverse)
 
 

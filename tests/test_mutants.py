@@ -1,0 +1,151 @@
+"""The equivalence checks can fail: each schedule is broken on purpose, in a copy of the package, and a check sees it.
+
+A mutant is one place in the source, changed. When the source has moved on and the place is gone, the test says so: choose another.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from cases import LONGEST, assert_equal, by_name, inputs
+
+import lossfuncs
+
+PACKAGE = Path(lossfuncs.__file__).parent
+
+
+class Mutant(NamedTuple):
+    """In `file`, `old` becomes `new`, everywhere; `check` has to fail."""
+
+    file: str
+    old: str
+    new: str
+    check: str
+
+
+MUTANTS = {
+    "the last columns of a transposed block, one off": Mutant("schedules.py", "at(x, r * n + n - 8), n)", "at(x, r * n + n - 9), n)", "short"),
+    "the last block of the transpose left out": Mutant(
+        "schedules.py", "for j in range(0, n - 7, 8):", "for j in range(0, n - 8, 8):", "short"
+    ),
+    "a row's derivative without its scale": Mutant("schedules.py", "judge(W[lane] * scale,", "judge(W[lane],", "short"),
+    "a pointwise derivative with the wrong sign": Mutant(
+        "schedules.py", "put(into, i, store(slope(c, y, x, *a) * u))", "put(into, i, store(-slope(c, y, x, *a) * u))", "pointwise"
+    ),
+    "the last element of a long row's tail left out": Mutant("fold.py", "full, lane, lane < rest, a)", "full, lane, lane + 1 < rest, a)", "long"),
+    "the tail of a pointwise long row left out": Mutant("schedules.py", "lane, lane, lane < rest, a)", "lane, lane, False, a)", "pointwise"),
+    "lanes combined wrongly": Mutant("fold.py", "combine(x, 1, x[3], 1.0, True)", "combine(x, 1, x[2], 1.0, True)", "long"),
+    "one of the equal largest counted twice": Mutant("fold.py", "S[(slot + 2) * LANES + lane] - 1.0)", "S[(slot + 2) * LANES + lane])", "long"),
+    "soft targets taken for hard ones": Mutant("fold.py", "(y != 0.0) & (y != 1.0)", "(y < 0.0) & (y != 1.0)", "soft"),
+    "a tie before the label left out": Mutant("fold.py", "(place < S[index + lane])", "(place < S[index + lane] - 1.0)", "rank"),
+    "weights left out of a total": Mutant("schedules.py", "status[lane]) * W[lane]", "status[lane])", "total"),
+    "the class after the last allowed": Mutant("schedules.py", "(k < classes)", "(k <= classes)", "labels"),
+    "the last row of a chunk left out": Mutant("schedules.py", "min(m, (c + 1) * chunk)", "min(m, (c + 1) * chunk - 1)", "chunks"),
+    "the maxima of pieces merged wrongly": Mutant("cpu.py", "np.max(totals, axis=0)", "np.min(totals, axis=0)", "pieces"),
+    "the sums of pieces merged wrongly": Mutant("cpu.py", "_exact_sum(x)) for x in totals.T", "_exact_sum(x[1:])) for x in totals.T", "pieces"),
+    "the exponents of pieces merged wrongly": Mutant("cpu.py", "np.exp(x - m)", "np.exp(m - x)", "exponents"),
+    "cuts of a total not put back to the row's share": Mutant(
+        "cpu.py", "share = _share(problem, problem.n) / _share(problem, n)", "share = 1.0", "cuts"
+    ),
+}
+
+
+def compare(kind: str, name: str, shapes: list[tuple[int, ...]], derive: bool = False, seed: int = 0, **options: Any) -> None:
+    """Numba against the reference, through cases.assert_equal as in test_equivalence."""
+    entry = by_name(kind, name)
+    for shape in shapes:
+        t, p = inputs(entry, {k: v for k, v in options.items() if k == "from_logits"}, shape, np.float32, seed)
+        found: list[Any] = []
+        for backend, a, b in (("numba", t, p), ("numpy", t.astype(np.float64), p.astype(np.float64))):
+            with lossfuncs.backend(backend):
+                more = {"upstream": np.arange(1.0, shape[0] + 1.0)} if derive else {}
+                result = lossfuncs.value_and_grad(entry.function, a, b, **more, **options) if derive else entry.function(a, b, **options)
+                found.append(result if derive else (result,))
+        for got, wanted in zip(*found, strict=True):
+            dtype = np.dtype(np.float64 if np.ndim(wanted) == 0 and "reduction" in options else np.float32)
+            assert_equal(got, wanted, dtype, np.max(np.abs(wanted)), f"{name} {shape}", 2.0**-29)
+
+
+def labels() -> None:
+    p = np.zeros((70, 9), np.float32)
+    try:
+        lossfuncs.sparse_categorical_crossentropy(np.full(70, 9), p)
+    except ValueError:
+        return
+    raise AssertionError("label 9 of 9 classes passed")
+
+
+def rank() -> None:
+    t, p = np.eye(9, dtype=np.float32)[[4, 4, 4]], np.zeros((3, 9), np.float32)
+    p[:, 4] = 1.0
+    p[1, 3] = p[2, 5] = 1.0
+    np.testing.assert_array_equal(lossfuncs.categorical_accuracy(t, p), [1.0, 0.0, 1.0])
+
+
+WEIGHTS = {"sample_weight": np.arange(70.0), "reduction": "mean"}
+CHECKS = {
+    "short": lambda: compare("loss", "categorical_crossentropy", [(70, 9), (9, 16), (3, 64)], True, 0, from_logits=True),
+    "long": lambda: compare("loss", "categorical_crossentropy", [(5, 129), (3, 200)], True, 1, from_logits=True),
+    "pointwise": lambda: compare("loss", "log_cosh", [(70, 9), (5, 129), (3, 200)], True),
+    "soft": lambda: compare("loss", "binary_crossentropy", [(70, 9)], False, 2),
+    "total": lambda: compare("loss", "mean_squared_error", [(70, 9)], **WEIGHTS),
+    "chunks": lambda: compare("loss", "mean_squared_error", [(1100, 64)]),
+    "cuts": lambda: compare("loss", "mean_squared_error", [(130, 64)], reduction="mean"),
+    "pieces": lambda: compare("loss", "cosine_similarity", [(LONGEST + 9,)]),
+    "exponents": lambda: compare("loss", "categorical_crossentropy", [(LONGEST + 9,)], from_logits=True),
+    "labels": labels,
+    "rank": rank,
+}
+
+
+def run(checks: list[str], package: Path = PACKAGE, **environment: str) -> subprocess.CompletedProcess[str]:
+    everything = {**os.environ, "PYTHONPATH": str(package.parent), **environment}
+    return subprocess.run([sys.executable, __file__, *checks], env=everything, capture_output=True, text=True, timeout=300)
+
+
+def mutated(mutant: Mutant, where: Path) -> Path:
+    package = where / "lossfuncs"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    source = (package / mutant.file).read_text()
+    assert mutant.old in source, f"{mutant.file} no longer holds {mutant.old!r}"
+    (package / mutant.file).write_text(source.replace(mutant.old, mutant.new))
+    return package
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What became of each mutant's check: they run side by side."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {
+            name: pool.submit(lambda m=mutant: run([m.check], mutated(m, tmp_path_factory.mktemp("mutant")), LOSSFUNCS_CACHE="0"))
+            for name, mutant in MUTANTS.items()
+        }
+
+
+def test_the_checks_pass_on_the_unbroken_package() -> None:
+    done = run(list(CHECKS))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_schedule_fails_its_check(name: str, outcomes: Any) -> None:
+    done = outcomes[name].result()
+    assert done.returncode == 1 and "AssertionError" in done.stderr.splitlines()[-1] + done.stdout, f"it survived: {done}"
+
+
+def test_every_check_has_a_mutant() -> None:
+    assert {mutant.check for mutant in MUTANTS.values()} == set(CHECKS)
+
+
+if __name__ == "__main__":
+    assert Path(os.environ["PYTHONPATH"]) == PACKAGE.parent, PACKAGE
+    for check in sys.argv[1:]:
+        CHECKS[check]()
