@@ -13,8 +13,30 @@ from . import losses, metrics
 from .custom import check, pointwise, register
 from .dispatch import backend, current_backend, grad_and_hess, value_and_grad
 from .evaluate import evaluate
-from .losses import *  # noqa: F403
-from .losses import cosine_similarity
+from .losses import (
+    binary_crossentropy,
+    binary_focal_crossentropy,
+    categorical_crossentropy,
+    categorical_focal_crossentropy,
+    categorical_generalized_cross_entropy,
+    categorical_hinge,
+    circle,
+    cosine_similarity,
+    ctc,
+    dice,
+    hinge,
+    huber,
+    kl_divergence,
+    log_cosh,
+    mean_absolute_error,
+    mean_absolute_percentage_error,
+    mean_squared_error,
+    mean_squared_logarithmic_error,
+    poisson,
+    sparse_categorical_crossentropy,
+    squared_hinge,
+    tversky,
+)
 from .metrics import (
     accuracy,
     binary_accuracy,
@@ -30,9 +52,11 @@ from .threads import get_num_threads, set_num_threads
 __version__ = "0.1.0"
 
 __all__ = [
-    *(name for name in losses.__all__ if name != "get"),
-    "accuracy", "backend", "binary_accuracy", "categorical_accuracy", "check", "concordance_correlation", "cosine_similarity", "evaluate",
-    "current_backend", "get_num_threads", "grad_and_hess", "losses", "metrics", "pearson_correlation", "pointwise", "register",
-    "set_num_threads", "sparse_categorical_accuracy", "sparse_top_k_categorical_accuracy", "top_k_categorical_accuracy",
-    "value_and_grad",
+    "accuracy", "backend", "binary_accuracy", "binary_crossentropy", "binary_focal_crossentropy", "categorical_accuracy",
+    "categorical_crossentropy", "categorical_focal_crossentropy", "categorical_generalized_cross_entropy", "categorical_hinge", "check",
+    "circle", "concordance_correlation", "cosine_similarity", "ctc", "current_backend", "dice", "evaluate", "get_num_threads",
+    "grad_and_hess", "hinge", "huber", "kl_divergence", "log_cosh", "losses", "mean_absolute_error", "mean_absolute_percentage_error",
+    "mean_squared_error", "mean_squared_logarithmic_error", "metrics", "pearson_correlation", "pointwise", "poisson", "register",
+    "set_num_threads", "sparse_categorical_accuracy", "sparse_categorical_crossentropy", "sparse_top_k_categorical_accuracy",
+    "squared_hinge", "top_k_categorical_accuracy", "tversky", "value_and_grad",
 ]  # fmt: skip

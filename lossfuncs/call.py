@@ -313,12 +313,18 @@ def exact_dtype(t: np.dtype[Any], p: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64)
 
 
-def adjust_ranks(t: Array, p: Array) -> tuple[Array, Array]:
+def same_rank(t: Array, p: Array) -> tuple[Array, Array]:
     """Keras' rule: an axis of one element at the end of either is dropped, or given to the other if that has rank 1."""
     if t.ndim == p.ndim + 1 and t.shape[-1] == 1:
-        t, p = (t, p[:, None]) if p.ndim == 1 else (t[..., 0], p)
-    elif p.ndim == t.ndim + 1 and p.shape[-1] == 1:
-        t, p = (t[:, None], p) if t.ndim == 1 else (t, p[..., 0])
+        return (t, p[:, None]) if p.ndim == 1 else (t[..., 0], p)
+    if p.ndim == t.ndim + 1 and p.shape[-1] == 1:
+        return (t[:, None], p) if t.ndim == 1 else (t, p[..., 0])
+    return t, p
+
+
+def adjust_ranks(t: Array, p: Array) -> tuple[Array, Array]:
+    """Of one rank, and then of one shape."""
+    t, p = same_rank(t, p)
     if t.shape != p.shape:
         raise ValueError(f"y_true and y_pred must have the same shape, got {t.shape} and {p.shape}")
     return t, p

@@ -168,7 +168,7 @@ def value_and_grad(
 ) -> tuple[Any, Array]:
     """The value of a loss and its gradient by y_pred, from one pass over memory.
 
-    loss is a function of `lossfuncs.losses`, one made by `lossfuncs.pointwise`, or a string that `lossfuncs.losses.get` knows. The
+    loss is a function of `lossfuncs.losses`, one made by `lossfuncs.pointwise`, or a string that names one. The
     gradient is that of sum(upstream * value), of y_pred's shape and dtype (float64 if that holds integers); upstream is a number or,
     without a reduction, an array of the values' shape, and 1 by default. out receives the gradient if given. The rest is as in the
     loss itself. ValueError for a function without a derivative (accuracies), and what the loss raises.
@@ -254,7 +254,7 @@ def _function(loss: Any) -> Any:
     if isinstance(loss, str):
         from . import losses
 
-        return losses.get(loss)
+        return losses.REGISTRY.function(loss)
     if not hasattr(loss, "defaults"):
         raise TypeError(f"loss must be a string or a function of lossfuncs, got {shown(loss)}")
     return loss

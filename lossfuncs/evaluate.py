@@ -8,20 +8,24 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import inspect
 import math
 import numbers
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from . import losses, metrics, plain
-from .call import RowsCall, array, complete, plan
+from .call import REQUIRED, RowsCall, array, complete, plan
 from .dispatch import current_backend, entry_of, prepare
 from .files import open_rows
-from .names import SPELLINGS
+from .metrics.confusion import ThresholdMetric
+from .names import SPELLINGS, find
 from .problem import Array, Task
 from .table import STRUCTURAL
 
@@ -41,18 +45,19 @@ def evaluate(
     batch_size: int | None = None,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The mean of each loss and metric over all samples, whatever the batches.
 
     y_true, y_pred and sample_weight are arrays, memory maps, or paths of .npy, .npz, .csv or .parquet files ("file.npz:key",
     "file.csv:column"), with equally many rows; or y_true alone is an iterable of batches (y_true, y_pred) or (y_true, y_pred,
     sample_weight). One-dimensional data are one number a sample.
 
-    loss and metrics: strings of any Keras generation, functions of lossfuncs, pairs (of one of these, its options), or several of
-    these. As in Keras' compile, "accuracy" and "crossentropy" mean the binary, categorical or sparse one, by the shapes; without
-    any loss and metric, those that suit the first batch are chosen. options go to every function that knows them. The keys of the
-    result are the strings as given. With sample_weight the means are weighted: sum(weight * value) / sum(weight). dice and tversky
-    are one number for all data, unless their axis says otherwise.
+    loss and metrics: strings of any Keras generation, functions of lossfuncs, loss classes' instances (which stand for their functions
+    and options), metric classes and instances, pairs (of a string, function or class, its options), or several of these. As in Keras'
+    compile, "accuracy" and "crossentropy" mean the binary, categorical or sparse one, by the shapes; without any loss and metric, those
+    that suit the first batch are chosen. options go to every function that knows them. The keys of the result are the strings as given;
+    a metric of several thresholds or classes gives an array. With sample_weight the means are weighted: sum(weight * value) /
+    sum(weight). dice and tversky are one number for all data, unless their axis says otherwise.
 
     batch_size: rows at a time; by default 4 MB. progress(rows done, rows in all or None) is called after each batch. ValueError for
     rows that differ in number, labels out of range, no data, what the functions raise, and for a function whose value depends on
@@ -109,7 +114,7 @@ class Evaluation:
 
     def __init__(self, loss: Any = (), metrics: Any = (), options: Mapping[str, Any] | None = None) -> None:
         self.rows = 0
-        self.functions: dict[str, Accumulator] = {}
+        self.functions: dict[str, Accumulator | MetricFold] = {}
         self._wanted = [("loss", *_pair(x)) for x in _several(loss)] + [("metric", *_pair(x)) for x in _several(metrics)]
         self._options = dict(options or {})
         for kind, function, _ in self._wanted:
@@ -141,42 +146,43 @@ class Evaluation:
         elif other.functions and list(other.functions) != list(self.functions):
             raise ValueError(f"the other evaluation has {', '.join(other.functions)}, this one {', '.join(self.functions)}")
         for label, accumulator in other.functions.items():
-            self.functions[label].merge(accumulator)
+            self.functions[label].merge(accumulator)  # type: ignore[arg-type]
         self.rows += other.rows
 
-    def result(self) -> dict[str, float]:
-        """The means so far. ValueError if there were no rows."""
+    def result(self) -> dict[str, Any]:
+        """The means, and the metrics' results, so far. ValueError if there were no rows."""
         if not self.rows:
             raise ValueError("there is nothing to evaluate: the data have no rows")
         return {label: accumulator.result() for label, accumulator in self.functions.items()}
 
-    def _resolved(self, t: Array, p: Array) -> dict[str, Accumulator]:
+    def _resolved(self, t: Array, p: Array) -> dict[str, Accumulator | MetricFold]:
         """What was asked for, or else suits, by name."""
-        functions: dict[str, Accumulator] = {}
+        functions: dict[str, Accumulator | MetricFold] = {}
         wanted, common, family = self._wanted, self._options, _family(t, p)
         if not wanted:
             wanted = [(kind, name, {o: v for o, v in options.items() if o not in common}) for kind, name, options in suited(t, p)]
         unused = set(common)
         for kind, function, own in wanted:
             found = _find(kind, function, family)
-            shared = {name: value for name, value in common.items() if name in found.defaults}
+            known = _defaults(found)
+            shared = {name: value for name, value in common.items() if name in known}
             unused -= shared.keys()
             label = _label(function, own)
             if label in functions:
                 if functions[label].function is found:
                     continue  # a loss that is also a metric
                 label = f"{label} ({kind})"
-            functions[label] = Accumulator(found, {**shared, **own})
+            functions[label] = (Accumulator if hasattr(found, "defaults") else MetricFold)(found, {**shared, **own})
         if unused:
-            known = sorted({name for a in functions.values() for name in a.function.defaults})
+            names = sorted({name for a in functions.values() for name in _defaults(a.function)})
             raise ValueError(f"option {', '.join(sorted(unused))} is known to none of {', '.join(functions)}; "
-                             f"they know {', '.join(known) or 'no options'}")  # fmt: skip
+                             f"they know {', '.join(names) or 'no options'}")  # fmt: skip
         return functions
 
 
-def _like(functions: dict[str, Accumulator]) -> dict[str, Accumulator]:
+def _like(functions: dict[str, Accumulator | MetricFold]) -> dict[str, Accumulator | MetricFold]:
     """The same functions, having seen nothing."""
-    return {label: Accumulator(a.function, a.options) for label, a in functions.items()}
+    return {label: type(a)(a.function, a.options) for label, a in functions.items()}
 
 
 class Accumulator:
@@ -187,6 +193,21 @@ class Accumulator:
         self.weight = _Sum()  # of the values, or their number
         self.totals: list[_Sum] = []  # of the values; or of the terms of the one row that all data are
         self.elements = 0  # of that row
+
+    @property
+    def name(self) -> str:
+        """The function's."""
+        return str(self.function.__name__)
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The function's options with their defaults."""
+        return _defaults(self.function)
+
+    @property
+    def expects_probabilities(self) -> bool:
+        """Whether logits would be taken for probabilities."""
+        return entry_of(self.function).predictions in ("probability", "distribution") and not self.options.get("from_logits")
 
     def update(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> None:
         """Take in a batch of at least one row."""
@@ -257,6 +278,54 @@ class Accumulator:
             mine.add(total)
 
 
+class MetricFold:
+    """A metric class, or copies of an instance, folded over batches as `Accumulator` folds a function."""
+
+    elements = 0
+
+    def __init__(self, function: Any, options: Mapping[str, Any]) -> None:
+        self.function, self.options = function, dict(options)
+        complete(SimpleNamespace(defaults=self.known, __name__=self.name), self.options)
+        if isinstance(function, type):
+            self.metric = function(**self.options)
+        else:
+            self.metric = copy.deepcopy(function)
+            self.metric.reset_state()
+
+    @property
+    def name(self) -> str:
+        """The class's, or the instance's."""
+        return _name(self.function)
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The options of the class with their defaults."""
+        return _defaults(self.function)
+
+    @property
+    def expects_probabilities(self) -> bool:
+        """Whether logits would be taken for probabilities."""
+        metric = self.metric
+        if isinstance(metric, metrics.AUC):
+            return not (metric.exact or metric.from_logits)
+        if isinstance(metric, (metrics.FBetaScore, metrics.BinaryIoU)):
+            return metric.threshold is not None
+        return isinstance(metric, ThresholdMetric) and metric.top_k is None
+
+    def update(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> None:
+        """Take in a batch."""
+        self.metric.update_state(y_true, y_pred, sample_weight=sample_weight)
+
+    def merge(self, other: MetricFold) -> None:
+        """Take in all that `other`, of the same metric, has seen."""
+        self.metric.merge_state(other.metric)
+
+    def result(self) -> Any:
+        """The metric's result: a float, or an array."""
+        found = self.metric.result()
+        return float(found) if np.ndim(found) == 0 else found
+
+
 class _Sum:
     """A sum and what rounding has taken from it: right to the last bit or two however many are added."""
 
@@ -317,6 +386,9 @@ def _several(functions: Any) -> list[Any]:
 
 
 def _pair(function: Any) -> tuple[Any, dict[str, Any]]:
+    if isinstance(function, losses.LossFunctionWrapper):  # what its defaults say need not be in its label
+        defaults: Any = getattr(function.fn, "defaults", {})
+        return function.fn, {name: x for name, x in function.options.items() if not np.array_equal(x, defaults.get(name))}
     return (function[0], dict(function[1])) if isinstance(function, tuple) else (function, {})
 
 
@@ -330,12 +402,36 @@ def _find(kind: str, function: Any, family: str) -> Any:
         other = "metric" if kind == "loss" else "loss"
         if function not in SPELLINGS[kind] and function in SPELLINGS[other]:
             raise ValueError(f"{function!r} is a {other}, not a {kind}")
-        function = (losses if kind == "loss" else metrics).get(function)
+        registry: Any = losses.REGISTRY if kind == "loss" else metrics.REGISTRY
+        of_data = kind == "metric" and find(kind, function) not in registry.functions
+        function = registry.find(function) if of_data else registry.function(function)
+    if kind == "metric" and _is_metric(function):
+        of_values = isinstance(function, (metrics.Mean, metrics.Sum)) and not isinstance(function, metrics.MeanMetricWrapper)
+        if of_values or function in (metrics.Metric, metrics.Mean, metrics.Sum, metrics.MeanMetricWrapper):
+            raise ValueError(f"{_name(function)} is not a metric of labels and predictions")
+        return function
     if not hasattr(function, "defaults"):
         raise TypeError(f"a {kind} must be a string or a function of lossfuncs, got {function!r}")
     return function
 
 
+def _is_metric(x: Any) -> bool:
+    return isinstance(x, metrics.Metric) or isinstance(x, type) and issubclass(x, metrics.Metric)
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", None) or function.name)
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    """The options of a function or metric class with their defaults; an instance has its options already."""
+    if not isinstance(function, type):
+        return getattr(function, "defaults", {})
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: REQUIRED if p.default is p.empty else p.default for p in parameters
+            if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ("name", "dtype")}  # fmt: skip
+
+
 def _label(function: Any, options: Mapping[str, Any]) -> str:
-    name = function if isinstance(function, str) else function.__name__
+    name = function if isinstance(function, str) else _name(function)
     return f"{name}({', '.join(f'{k}={v}' for k, v in options.items())})" if options else name

@@ -17,7 +17,9 @@ def run(args: argparse.Namespace) -> int:
     from ..table import LOSSES, METRICS
 
     if args.json:
-        print(json.dumps({"losses": [_fields(entry) for entry in LOSSES], "metrics": [_fields(entry) for entry in METRICS]}, indent=2))
+        over_data = [{"name": name, "aliases": aliases.split(), "note": note} for name, aliases, note in _over_data()]
+        print(json.dumps({"losses": [_fields(entry) for entry in LOSSES], "metrics": [_fields(entry) for entry in METRICS],
+                          "metrics_over_data": over_data}, indent=2))  # fmt: skip
         return 0
     losses = {entry.function for entry in LOSSES}
     for title, entries in (("Losses", LOSSES), ("Metrics", METRICS)):
@@ -30,8 +32,21 @@ def run(args: argparse.Namespace) -> int:
         for family, members in families.items():
             print(f"  {show.dim(family)}", *members, sep="\n")
         print()
+    print(show.bold("Metrics over data"))
+    print(*show.columns([(name, aliases) for name, aliases, _ in _over_data()], indent="    "), "", sep="\n")
     print("Columns: name, what y_true / y_pred hold, other names. `lossfuncs info NAME` tells more, about any of the names.")
     return 0
+
+
+def _over_data() -> list[tuple[str, str, str]]:
+    """The metrics that are no mean over samples: name, other names, what it is."""
+    from ..metrics import REGISTRY, MeanMetricWrapper, Metric
+    from ..names import METRICS
+
+    apart = [cls for name, cls in REGISTRY.classes.items() if name in METRICS and cls not in (Metric, MeanMetricWrapper)]
+    spellings = {cls.__name__: [spelling.partition(":")[0] for spelling in METRICS[cls.__name__].split()] for cls in apart}
+    return [(cls.__name__, " ".join(x for x in spellings[cls.__name__] if x != cls.__name__),
+             (cls.__doc__ or "").partition("\n")[0]) for cls in apart]  # fmt: skip
 
 
 def _family(entry: Any) -> str:

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import show
 
 DIGITS = Path(__file__).parent.parent / "data" / "digits.npz"
@@ -86,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         values = fold.result()
         seconds = time.perf_counter() - began
         if args.json:
-            named = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+            named = {name: [_plain(x) for x in value] if np.ndim(value) else _plain(value) for name, value in values.items()}
             facts = {"rows": fold.rows, "weighted": args.weights is not None, "seconds": round(seconds, 6),
                      "backend": current_backend(), "threads": get_num_threads()}  # fmt: skip
             print(json.dumps({"values": named, **facts}, indent=2))
@@ -97,15 +99,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _doubt(fold: Any, y_pred: Any) -> None:
     """Logits taken for probabilities give numbers that mean nothing: say so."""
-    from ..dispatch import entry_of
     from ..evaluate import probabilities
 
-    misled = [a.function for a in fold.functions.values()
-              if entry_of(a.function).predictions in ("probability", "distribution") and not a.options.get("from_logits")]  # fmt: skip
+    misled = [a for a in fold.functions.values() if a.expects_probabilities]
     if misled and not probabilities(y_pred):
         low, high = float(y_pred.min()), float(y_pred.max())
-        names = ", ".join(f.__name__ for f in misled)
-        remedy = "; if these are logits, add --option from_logits=true" if any("from_logits" in f.defaults for f in misled) else ""
+        names = ", ".join(a.name for a in misled)
+        remedy = "; if these are logits, add --option from_logits=true" if any("from_logits" in a.known for a in misled) else ""
         print(f"note: {names} expects probabilities, but y_pred has numbers from {low:.3g} to {high:.3g}{remedy}", file=sys.stderr)
 
 
@@ -114,7 +114,8 @@ def _report(fold: Any, weighted: bool, seconds: float, compiled: int, about: str
 
     if about:
         print(about)
-    rows = [(label, _number(value), _what(label, fold, weighted)) for label, value in fold.result().items()]
+    rows = [(label, " ".join(map(_number, np.atleast_1d(value).tolist())), _what(label, fold, weighted))
+            for label, value in fold.result().items()]  # fmt: skip
     show.results(("", "value", ""), rows)
     threads = f", {show.count(get_num_threads(), 'thread')}" if current_backend() == "numba" else ""
     # a speed that includes a compiler is nobody's
@@ -135,11 +136,18 @@ def _number(value: float) -> str:
     return f"{value:.6f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.6e}"
 
 
+def _plain(value: float) -> float | str:
+    """What JSON can hold."""
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
 def _what(label: str, fold: Any, weighted: bool) -> str:
     """What a number is: the function behind a short name, and what it was taken over."""
     accumulator = fold.functions[label]
-    name = accumulator.function.__name__
+    name = accumulator.name
     called = "" if label.startswith(name) else f"{name}, "
+    if not hasattr(accumulator, "weight"):
+        return f"{called}of {show.count(fold.rows, 'sample')}{', weighted' if weighted else ''}"
     if accumulator.elements:
         return f"{called}over all {show.count(fold.rows, 'sample')} at once"
     if weighted:

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import names, table
+    from .. import metrics, names, table
 
     name, found = args.name, {}
     for kind in names.SPELLINGS:
@@ -33,12 +33,23 @@ def run(args: argparse.Namespace) -> int:
     for i, (subject, kinds) in enumerate(described.items()):
         print("\n" * (i > 0) + show.bold(f"{found[kinds[0]]}, {' and '.join(kinds)}"))
         print()
-        if isinstance(subject, str):
-            print("  lossfuncs knows the name, but it has no form as a function of two arrays.")
+        cls = metrics.REGISTRY.classes.get(subject) if isinstance(subject, str) else None
+        if cls is not None:
+            print(f"  lossfuncs.metrics.{subject}{_signature(cls)}")
+            print()
+            print(*(f"  {line}".rstrip() for line in (inspect.getdoc(cls) or "").splitlines()), sep="\n")
+        elif isinstance(subject, str):
+            print("  lossfuncs knows the name, which older generations of Keras had, but not the thing.")
         else:
             _describe(next(e for e in entries[kinds[0]] if e.function is subject))
         _spellings(kinds, found)
     return 0
+
+
+def _signature(cls: type) -> inspect.Signature:
+    """Without the annotations."""
+    signature = inspect.signature(cls)
+    return inspect.Signature([p.replace(annotation=p.empty) for p in signature.parameters.values()])
 
 
 def _unknown(name: str) -> str:

@@ -1,0 +1,332 @@
+"""Metrics of yes-or-no predictions at thresholds: counts, precision, recall, and what one can reach at a given other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..call import adjust_ranks, array, is_float
+from ..options import number, shown
+from ..problem import Array
+from .metric import Metric, mask_of, weights_of
+
+
+def divide(a: Any, b: Any) -> Any:
+    """a / b, and 0 where b is 0."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b != 0)[()]
+
+
+def read(y_true: Any, y_pred: Any) -> tuple[Array, Array]:
+    """Which targets are positive (not 0), and the predictions in float32 or float64: in what Keras compares them in, or exactly."""
+    t, p = adjust_ranks(array("y_true", y_true), array("y_pred", y_pred))
+    single = is_float(p.dtype) and p.dtype.itemsize <= 4 or p.dtype.kind == "b"
+    return t != 0, p.astype(np.float32 if single else np.float64, copy=False)
+
+
+class Thresholds:
+    """Thresholds in any order, ready to be counted below many predictions."""
+
+    def __init__(self, values: Array) -> None:
+        self.order = np.argsort(values, kind="stable")
+        ascending = values[self.order]
+        self._bounds = {np.dtype(t): ascending.astype(t) for t in (np.float32, np.float64)}
+        inner = ascending[np.isfinite(ascending)]
+        self._unbounded = len(ascending) - len(inner)
+        # Of many evenly spaced ones the place is computed, and put right by a look at both neighbours: rounding moves it by one at most.
+        self._even = len(inner) > 8 and np.allclose(inner, np.linspace(inner[0], inner[-1], len(inner)), rtol=0.0, atol=1e-9)
+        # nothing is below the first, and nothing above the last
+        self._ends = {t: np.concatenate([[np.nan], inner.astype(t), [np.inf]]).astype(t) for t in self._bounds}
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def below(self, p: Array) -> Any:
+        """How many thresholds each prediction is larger than; none for NaN. The thresholds are rounded to p's dtype."""
+        bounds = self._bounds[p.dtype]
+        if len(bounds) == 1:
+            return (p > bounds[0]).astype(np.intp)
+        if not self._even:
+            found = np.searchsorted(bounds, p)
+            found[np.isnan(p)] = 0
+            return found
+        ends = self._ends[p.dtype]
+        n = len(ends) - 2
+        with np.errstate(over="ignore"):
+            place = np.ceil((p - ends[1]) * p.dtype.type((n - 1) / (float(ends[-2]) - float(ends[1]))))
+        found = np.where(place > 0, np.minimum(place, n), 0).astype(np.intp)
+        found -= ends[found] >= p
+        found += ends[np.minimum(found + 1, n + 1)] < p
+        return found + (p > bounds[0]) if self._unbounded else found
+
+
+BLOCK = 1 << 16  # predictions at a time: what is made of them stays in a cache
+
+
+def count(positive: Array, p: Array, w: Array | None, thresholds: Thresholds, columns: int = 1) -> Array:
+    """True positives, false positives, true negatives, false negatives for each threshold: (4, T), or (4, T, columns).
+
+    A prediction is positive where it is larger than the threshold; NaN never is. Flat arrays; of several columns, element i belongs
+    to column i % columns. Without weights the counts are exact, as float64.
+    """
+    n = len(thresholds)
+    cells = 2 * (n + 1)
+    size = max(1, BLOCK // columns) * columns
+    histogram: Any = np.zeros(cells * columns)
+    for begin in range(0, len(p), size):
+        part = slice(begin, begin + size)
+        cell = thresholds.below(p[part])
+        cell += (n + 1) * positive[part]
+        if columns > 1:
+            cell += np.tile(np.arange(0, cells * columns, cells), len(cell) // columns)
+        histogram += np.bincount(cell, None if w is None else w[part], minlength=cells * columns)
+    histogram = histogram.reshape(columns, 2, n + 1)
+    above = histogram[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
+    not_above = histogram.cumsum(axis=-1)[..., :-1]
+    found: Array = np.empty((columns, 4, n))
+    for i, x in enumerate((above[:, 1], above[:, 0], not_above[:, 0], not_above[:, 1])):
+        found[:, i, thresholds.order] = x
+    return found[0] if columns == 1 else found.transpose(1, 2, 0)
+
+
+def best_k(p: Array, k: int) -> Array:
+    """Which are the k largest of their row; of equals the first ones."""
+    if k >= p.shape[-1]:
+        return np.ones(p.shape, bool)
+    ranked = np.where(np.isnan(p), -np.inf, p)
+    smallest = np.partition(ranked, p.shape[-1] - k, axis=-1)[..., -k:].min(axis=-1, keepdims=True)
+    larger, equal = ranked > smallest, ranked == smallest
+    left = k - larger.sum(axis=-1, keepdims=True)
+    found: Array = larger | (equal & (np.cumsum(equal, axis=-1) <= left))
+    return found
+
+
+class ThresholdMetric(Metric):
+    """What the metrics of this module share: the counts of a batch, for all elements in one pool."""
+
+    thresholds: Any
+    top_k: int | None = None
+    class_id: int | None = None
+    _bounds: Thresholds
+
+    def _set_thresholds(self, thresholds: Any, default: float = 0.5) -> None:
+        self.thresholds = thresholds
+        given = [default] if thresholds is None else thresholds if isinstance(thresholds, (list, tuple, np.ndarray)) else [thresholds]
+        try:
+            self._bounds = Thresholds(np.array([x if x == -np.inf else number("thresholds", x, 0.0, 1.0) for x in given]))
+        except ValueError:
+            raise ValueError(f"thresholds must be a number in [0, 1] or several, got {shown(thresholds)}") from None
+        if not len(self._bounds):
+            raise ValueError("thresholds must be a number in [0, 1] or several, got none")
+
+    def _set_selection(self, top_k: Any, class_id: Any) -> None:
+        for name, value, low in (("top_k", top_k, 1), ("class_id", class_id, 0)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low):
+                raise ValueError(f"{name} must be None or a whole number >= {low}, got {shown(value)}")
+        self.top_k, self.class_id = top_k, class_id
+
+    def _counts(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> Array:
+        positive, p = read(y_true, y_pred)
+        w = weights_of(p.shape, sample_weight, mask_of(y_pred, mask))
+        if p.ndim < 2 and (self.top_k is not None or self.class_id is not None):
+            name = "top_k" if self.class_id is None else "class_id"
+            raise ValueError(f"y_pred must have an axis of classes where {name} is given, got shape {p.shape}")
+        if self.top_k is not None:
+            p = np.where(best_k(p, self.top_k), p, np.array(-np.inf, p.dtype))
+        if self.class_id is not None:
+            if self.class_id >= p.shape[-1]:
+                raise ValueError(f"class_id is {self.class_id}, but y_pred has classes 0 to {p.shape[-1] - 1}")
+            w = None if w is None else w.reshape(p.shape)[..., self.class_id].reshape(-1)
+            positive, p = positive[..., self.class_id], p[..., self.class_id]
+        return count(positive.reshape(-1), p.reshape(-1), w, self._bounds)
+
+    def _shaped(self, values: Any) -> Any:
+        """One for each threshold; a number where there is one threshold."""
+        return np.float64(values[0]) if len(self._bounds) == 1 else values
+
+
+class _Count(ThresholdMetric):
+    """The weight of the elements in one cell of the confusion matrix."""
+
+    _options = ("thresholds",)
+    _cell = 0
+
+    def __init__(self, thresholds: float | Sequence[float] | None = None, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(dtype, name)
+        self._set_thresholds(thresholds)
+        self.accumulator = self.add_variable((len(self._bounds),), name="accumulator")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
+        self.accumulator.assign_add(self._counts(y_true, y_pred, sample_weight, mask)[self._cell])
+
+    def result(self) -> Any:
+        return self._shaped(self.accumulator.value)
+
+
+class TruePositives(_Count):
+    """The weight of the positives with y_pred > threshold: a number, or one for each of several thresholds (0.5 by default)."""
+
+    _cell = 0
+
+
+class FalsePositives(_Count):
+    """The weight of the negatives with y_pred > threshold: a number, or one for each of several thresholds (0.5 by default)."""
+
+    _cell = 1
+
+
+class TrueNegatives(_Count):
+    """The weight of the negatives with y_pred <= threshold: a number, or one for each of several thresholds (0.5 by default)."""
+
+    _cell = 2
+
+
+class FalseNegatives(_Count):
+    """The weight of the positives with y_pred <= threshold: a number, or one for each of several thresholds (0.5 by default)."""
+
+    _cell = 3
+
+
+class Precision(ThresholdMetric):
+    """TP / (TP + FP): how many of the elements predicted positive are; 0 where none is predicted.
+
+    thresholds: one, with a number as the result, or several; 0.5 by default. top_k: only the k largest of a row can be predicted
+    positive, and without thresholds they are; of equals the first. class_id: only this column counts.
+    """
+
+    _options = ("thresholds", "top_k", "class_id")
+
+    def __init__(self, thresholds: float | Sequence[float] | None = None, top_k: int | None = None, class_id: int | None = None,
+                 name: str | None = None, dtype: Any = None) -> None:  # fmt: skip
+        super().__init__(dtype, name)
+        self._set_selection(top_k, class_id)
+        self._set_thresholds(thresholds, 0.5 if top_k is None else -np.inf)
+        self.true_positives = self.add_variable((len(self._bounds),), name="true_positives")
+        self.false_positives = self.add_variable((len(self._bounds),), name="false_positives")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
+        true_positives, false_positives, _, _ = self._counts(y_true, y_pred, sample_weight, mask)
+        self.true_positives.assign_add(true_positives)
+        self.false_positives.assign_add(false_positives)
+
+    def result(self) -> Any:
+        hits = self.true_positives.value
+        return self._shaped(divide(hits, hits + self.false_positives.value))
+
+
+class Recall(ThresholdMetric):
+    """TP / (TP + FN): how many of the positives are predicted positive; 0 where there is none. Options as `Precision`'s."""
+
+    _options = ("thresholds", "top_k", "class_id")
+
+    def __init__(self, thresholds: float | Sequence[float] | None = None, top_k: int | None = None, class_id: int | None = None,
+                 name: str | None = None, dtype: Any = None) -> None:  # fmt: skip
+        super().__init__(dtype, name)
+        self._set_selection(top_k, class_id)
+        self._set_thresholds(thresholds, 0.5 if top_k is None else -np.inf)
+        self.true_positives = self.add_variable((len(self._bounds),), name="true_positives")
+        self.false_negatives = self.add_variable((len(self._bounds),), name="false_negatives")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
+        true_positives, _, _, false_negatives = self._counts(y_true, y_pred, sample_weight, mask)
+        self.true_positives.assign_add(true_positives)
+        self.false_negatives.assign_add(false_negatives)
+
+    def result(self) -> Any:
+        hits = self.true_positives.value
+        return self._shaped(divide(hits, hits + self.false_negatives.value))
+
+
+class _BestAt(ThresholdMetric):
+    """The best of one quantity over the thresholds at which another has at least a given value."""
+
+    def _begin(self, name: str | None, dtype: Any, wanted: tuple[str, float], num_thresholds: Any, class_id: Any) -> None:
+        super().__init__(dtype, name)
+        self._value = number(*wanted, 0.0, 1.0)
+        if isinstance(num_thresholds, bool) or not isinstance(num_thresholds, (int, np.integer)) or num_thresholds < 1:
+            raise ValueError(f"num_thresholds must be a whole number > 0, got {shown(num_thresholds)}")
+        self._set_selection(None, class_id)
+        self.num_thresholds = int(num_thresholds)
+        bounds = np.arange(num_thresholds) / (num_thresholds - 1) if num_thresholds > 1 else np.array([0.5])
+        self.thresholds, self._bounds = bounds.tolist(), Thresholds(bounds)
+        cells = "true_positives", "false_positives", "true_negatives", "false_negatives"
+        self._cells = [self.add_variable((self.num_thresholds,), name=cell) for cell in cells]
+        self.true_positives, self.false_positives, self.true_negatives, self.false_negatives = self._cells
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
+        for cell, counted in zip(self._cells, self._counts(y_true, y_pred, sample_weight, mask), strict=True):
+            cell.assign_add(counted)
+
+    def _rates(self) -> tuple[Array, Array, Array]:
+        """Sensitivity (or recall), specificity, precision."""
+        tp, fp, tn, fn = (cell.value for cell in self._cells)
+        return divide(tp, tp + fn), divide(tn, tn + fp), divide(tp, tp + fp)
+
+    def _best(self, wanted: Array, constrained: Array) -> Any:
+        return np.float64(np.max(wanted, where=constrained >= self._value, initial=0.0))
+
+
+class SensitivityAtSpecificity(_BestAt):
+    """The highest sensitivity TP / (TP + FN) where the specificity TN / (TN + FP) is at least `specificity`; 0 if it never is."""
+
+    _options = ("specificity", "num_thresholds", "class_id")
+
+    def __init__(self, specificity: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None,
+                 dtype: Any = None) -> None:  # fmt: skip
+        self._begin(name, dtype, ("specificity", specificity), num_thresholds, class_id)
+        self.specificity = specificity
+
+    def result(self) -> Any:
+        sensitivity, specificity, _ = self._rates()
+        return self._best(sensitivity, specificity)
+
+
+class SpecificityAtSensitivity(_BestAt):
+    """The highest specificity TN / (TN + FP) where the sensitivity TP / (TP + FN) is at least `sensitivity`; 0 if it never is."""
+
+    _options = ("sensitivity", "num_thresholds", "class_id")
+
+    def __init__(self, sensitivity: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None,
+                 dtype: Any = None) -> None:  # fmt: skip
+        self._begin(name, dtype, ("sensitivity", sensitivity), num_thresholds, class_id)
+        self.sensitivity = sensitivity
+
+    def result(self) -> Any:
+        sensitivity, specificity, _ = self._rates()
+        return self._best(specificity, sensitivity)
+
+
+class PrecisionAtRecall(_BestAt):
+    """The highest precision TP / (TP + FP) where the recall TP / (TP + FN) is at least `recall`; 0 if it never is."""
+
+    _options = ("recall", "num_thresholds", "class_id")
+
+    def __init__(self, recall: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None,
+                 dtype: Any = None) -> None:  # fmt: skip
+        self._begin(name, dtype, ("recall", recall), num_thresholds, class_id)
+        self.recall = recall
+
+    def result(self) -> Any:
+        recall, _, precision = self._rates()
+        return self._best(precision, recall)
+
+
+class RecallAtPrecision(_BestAt):
+    """The highest recall TP / (TP + FN) where the precision TP / (TP + FP) is at least `precision`; 0 if it never is."""
+
+    _options = ("precision", "num_thresholds", "class_id")
+
+    def __init__(self, precision: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None,
+                 dtype: Any = None) -> None:  # fmt: skip
+        self._begin(name, dtype, ("precision", precision), num_thresholds, class_id)
+        self.precision = precision
+
+    def result(self) -> Any:
+        recall, _, precision = self._rates()
+        return self._best(recall, precision)

@@ -1,0 +1,159 @@
+"""Intersection over union of classes, from a confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..call import adjust_ranks, array, class_number, whole_numbers
+from ..options import flag, number, shown
+from ..problem import Array
+from .confusion import divide
+from .metric import Metric, mask_of, weights_of
+
+
+class _Matrix(Metric):
+    """The confusion matrix, and the mean of TP / (TP + FP + FN) over those target classes that occur."""
+
+    def _begin(self, name: str | None, dtype: Any, num_classes: Any, targets: Any, ignore_class: Any) -> None:
+        super().__init__(dtype, name)
+        if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
+            raise ValueError(f"num_classes must be a whole number >= 1, got {shown(num_classes)}")
+        self.num_classes = int(num_classes)
+        given = range(self.num_classes) if targets is None else targets
+        self.target_class_ids = [class_number("target_class_ids", x) for x in given]
+        for x in self.target_class_ids:
+            if not 0 <= x < self.num_classes:
+                raise ValueError(f"target_class_ids must be in [0, {self.num_classes}), got {x}")
+        self.ignore_class = None if ignore_class is None else class_number("ignore_class", ignore_class)
+        self.total_confusion_matrix = self.add_variable((self.num_classes, self.num_classes), name="total_confusion_matrix")
+
+    def _count(self, t: Array, p: Array, sample_weight: Any, mask: Any) -> None:
+        t, p = adjust_ranks(t, p)
+        w = weights_of(t.shape, sample_weight, mask)
+        t, p = t.reshape(-1), p.reshape(-1)
+        k = self.num_classes
+        counted = (t >= 0) & (t < k) & (p >= 0) & (p < k)
+        if self.ignore_class is not None:
+            counted &= t != self.ignore_class
+        cells = np.bincount(k * t[counted] + p[counted], None if w is None else w[counted], minlength=k * k)
+        self.total_confusion_matrix.assign_add(cells.reshape(k, k))
+
+    def result(self) -> Any:
+        matrix = self.total_confusion_matrix.value
+        both = np.diag(matrix)
+        union = matrix.sum(axis=0) + matrix.sum(axis=1) - both
+        present = np.array(self.target_class_ids, np.intp)
+        present = present[union[present] != 0]
+        return np.float64(np.mean(divide(both, union)[present]) if len(present) else 0.0)
+
+
+class IoU(_Matrix):
+    """The mean over target_class_ids of TP / (TP + FP + FN), leaving out classes that neither occur nor are predicted; 0 without data.
+
+    Both sides hold class numbers, or scores along `axis` whose largest is meant, where sparse_y_true or sparse_y_pred is False. Elements
+    with a number outside of 0 to num_classes - 1 on either side, or whose target is ignore_class, do not count. Weights are taken as they
+    are, fractions too. ValueError for class numbers that are not whole, where Keras would cut them off.
+    """
+
+    _options: tuple[str, ...] = ("num_classes", "target_class_ids", "ignore_class", "sparse_y_true", "sparse_y_pred", "axis")
+
+    def __init__(
+        self,
+        num_classes: int,
+        target_class_ids: Sequence[int],
+        name: str | None = None,
+        dtype: Any = None,
+        ignore_class: int | None = None,
+        sparse_y_true: bool = True,
+        sparse_y_pred: bool = True,
+        axis: int = -1,
+    ) -> None:
+        self._begin(name, dtype, num_classes, target_class_ids, ignore_class)
+        self.sparse_y_true, self.sparse_y_pred = flag("sparse_y_true", sparse_y_true), flag("sparse_y_pred", sparse_y_pred)
+        self.axis = axis
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in a batch. sample_weight: of the shape of the class numbers, or per sample."""
+        t = self._ids("y_true", array("y_true", y_true), self.sparse_y_true)
+        p = self._ids("y_pred", array("y_pred", y_pred), self.sparse_y_pred)
+        self._count(t, p, sample_weight, mask_of(y_pred, mask))
+
+    def _ids(self, name: str, x: Array, sparse: bool) -> Array:
+        if sparse:
+            return whole_numbers(name, x)
+        if not x.ndim:
+            raise ValueError(f"{name} must have an axis of classes, got a number")
+        found: Array = np.argmax(x, axis=self.axis)
+        return found
+
+
+class BinaryIoU(_Matrix):
+    """The mean of TP / (TP + FP + FN) over the classes 0 and 1, or one of them; y_pred >= threshold is class 1."""
+
+    _options = ("target_class_ids", "threshold")
+
+    def __init__(self, target_class_ids: Sequence[int] = (0, 1), threshold: float = 0.5, name: str | None = None, dtype: Any = None
+                 ) -> None:  # fmt: skip
+        self._begin(name, dtype, 2, target_class_ids, None)
+        self.threshold = number("threshold", threshold)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in a batch of targets 0 and 1 and of scores. sample_weight: of y_pred's shape, or per sample."""
+        t, p = whole_numbers("y_true", array("y_true", y_true)), array("y_pred", y_pred)
+        self._count(t, (p >= self.threshold).astype(np.int64), sample_weight, mask_of(y_pred, mask))
+
+
+class MeanIoU(IoU):
+    """`IoU` of all classes."""
+
+    _options: tuple[str, ...] = ("num_classes", "ignore_class", "sparse_y_true", "sparse_y_pred", "axis")
+
+    def __init__(
+        self,
+        num_classes: int,
+        name: str | None = None,
+        dtype: Any = None,
+        ignore_class: int | None = None,
+        sparse_y_true: bool = True,
+        sparse_y_pred: bool = True,
+        axis: int = -1,
+    ) -> None:
+        super().__init__(num_classes, None, name, dtype, ignore_class, sparse_y_true, sparse_y_pred, axis)  # type: ignore[arg-type]
+
+
+class OneHotIoU(IoU):
+    """`IoU` of one-hot targets, and of scores or, with sparse_y_pred, of class numbers."""
+
+    _options = ("num_classes", "target_class_ids", "ignore_class", "sparse_y_pred", "axis")
+
+    def __init__(
+        self,
+        num_classes: int,
+        target_class_ids: Sequence[int],
+        name: str | None = None,
+        dtype: Any = None,
+        ignore_class: int | None = None,
+        sparse_y_pred: bool = False,
+        axis: int = -1,
+    ) -> None:
+        super().__init__(num_classes, target_class_ids, name, dtype, ignore_class, False, sparse_y_pred, axis)
+
+
+class OneHotMeanIoU(MeanIoU):
+    """`MeanIoU` of one-hot targets, and of scores or, with sparse_y_pred, of class numbers."""
+
+    _options = ("num_classes", "ignore_class", "sparse_y_pred", "axis")
+
+    def __init__(
+        self,
+        num_classes: int,
+        name: str | None = None,
+        dtype: Any = None,
+        ignore_class: int | None = None,
+        sparse_y_pred: bool = False,
+        axis: int = -1,
+    ) -> None:
+        super().__init__(num_classes, name, dtype, ignore_class, False, sparse_y_pred, axis)

@@ -1,0 +1,459 @@
+"""The base of the stateful metrics: variables that add up without loss, `Metric` to subclass, and the means of values."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from ..call import RowsCall, array, complete, spread
+from ..dispatch import current_backend, entry_of, prepare
+from ..options import shown
+from ..problem import Array, Task
+from ..serialization import automatic_name
+
+DTYPES = frozenset({"bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bfloat16", "float16", "float32",
+                    "float64"})  # fmt: skip
+
+class Variable(np.lib.mixins.NDArrayOperatorsMixin):
+    """A float64 number or array that a metric adds to; arithmetic with it gives NumPy numbers and arrays.
+
+    What rounding takes from an addition is kept and added in when the value is read: a count goes on beyond 2^53, and a total of 1e9
+    terms has all its digits.
+    """
+
+    __slots__ = ("name", "shape", "_high", "_low")
+
+    def __init__(self, initial: Any, name: str) -> None:
+        self.name = name
+        self.shape: tuple[int, ...] = np.shape(initial)
+        self._high: Any  # a float, or an array
+        self._low: Any
+        self.assign(initial)
+
+    @property
+    def value(self) -> Any:
+        """A copy of what it holds."""
+        return np.float64(self._high + self._low) if self.shape == () else self._high + self._low
+
+    @property
+    def dtype(self) -> str:
+        """ "float64", whatever is added."""
+        return "float64"
+
+    def assign(self, value: Any) -> Self:
+        """Replace what it holds. ValueError for another shape."""
+        new = np.array(value, np.float64)
+        if new.shape != self.shape:
+            raise ValueError(f"{self.name} has shape {self.shape}, so that it cannot be assigned a value of shape {new.shape}")
+        self._high, self._low = (new, np.zeros(self.shape)) if self.shape else (float(new), 0.0)
+        return self
+
+    def assign_add(self, value: Any, rest: Any = 0.0) -> Self:
+        """Add value, and `rest`, what rounding took from it before. ValueError for another shape."""
+        high = self._high
+        if self.shape == ():
+            if not isinstance(value, (float, int)) and np.shape(value) != ():
+                raise ValueError(f"{self.name} is a number, so that a value of shape {np.shape(value)} cannot be added")
+            x = float(value)
+            total = high + x
+            if math.isfinite(total):
+                large, small = (high, x) if abs(high) >= abs(x) else (x, high)
+                self._low += (large - total) + small + rest
+            self._high = total
+            return self
+        more = np.asarray(value, np.float64)
+        if more.shape not in (self.shape, ()):
+            raise ValueError(f"{self.name} has shape {self.shape}, so that a value of shape {more.shape} cannot be added")
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._high = high + more
+            second = self._high - high
+            self._low = self._low + ((high - (self._high - second)) + (more - second) + rest)
+        return self
+
+    def assign_sub(self, value: Any) -> Self:
+        """Take value from it."""
+        return self.assign_add(-np.asarray(value, np.float64))
+
+    def numpy(self) -> Any:
+        """A copy of what it holds."""
+        return self.value
+
+    def __iadd__(self, value: Any) -> Self:
+        return self.assign_add(value)
+
+    def __isub__(self, value: Any) -> Self:
+        return self.assign_sub(value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __getitem__(self, index: Any) -> Any:
+        return np.asarray(self.value)[index]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self.value, dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return getattr(ufunc, method)(*(x.value if isinstance(x, Variable) else x for x in inputs), **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Variable {self.name}={self.value!r}>"
+
+
+class Metric:
+    """A number gathered over batches: `update_state` takes one in, `result` says what it is so far, `reset_state` forgets.
+
+    To write one, make its variables in `__init__` with `add_variable`, after `super().__init__`, and define `update_state` and `result`:
+
+        class Bias(Metric):
+            def __init__(self, name="bias", dtype=None):
+                super().__init__(dtype, name)
+                self.total = self.add_variable(name="total")
+                self.count = self.add_variable(name="count")
+
+            def update_state(self, y_true, y_pred, sample_weight=None):
+                self.total.assign_add(np.sum(y_pred - y_true))
+                self.count.assign_add(np.size(y_true))
+
+            def result(self):
+                return self.total / self.count
+
+    States merge by addition; where that is not right, as for a maximum, define `merge_state` too. Variables, and the results of the
+    metrics here, are float64 whatever dtype says: it is kept as an attribute and in the configuration. name: by default that of the
+    class, numbered from the second on.
+    """
+
+    _options: tuple[str, ...] = ()  # arguments of the constructor that are attributes of the same names, beside name and dtype
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "result" in cls.__dict__:
+            cls.result = _never_live(cls.result)  # type: ignore[method-assign,assignment]
+
+    def __init__(self, dtype: Any = None, name: str | None = None) -> None:
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"name must be a string, got {shown(name)}")
+        self.name = automatic_name(type(self)) if name is None else name
+        self.dtype = _dtype_name(dtype)
+        self._variables: list[Variable] = []
+
+    def add_variable(self, shape: Any = (), initializer: Any = None, dtype: Any = None, aggregation: str = "sum", name: str | None = None
+                     ) -> Variable:  # fmt: skip
+        """A new variable of the state, of zeros.
+
+        initializer: None, "zeros", "ones", or a function of the shape; `reset_state` makes it zeros in any case, as Keras does. dtype and
+        aggregation are Keras' and change nothing: all state is float64 and merges by addition.
+        """
+        own = self._own_variables()
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        if initializer is None or initializer in ("zeros", "zero"):
+            initial = np.zeros(shape)
+        elif initializer in ("ones", "one"):
+            initial = np.ones(shape)
+        elif callable(initializer):
+            initial = np.broadcast_to(np.asarray(initializer(shape), np.float64), shape)
+        else:
+            raise ValueError(f"initializer must be None, 'zeros', 'ones' or a function of the shape, got {shown(initializer)}")
+        own.append(Variable(initial, f"variable_{len(own)}" if name is None else name))
+        return own[-1]
+
+    def add_weight(self, shape: Any = (), initializer: Any = None, dtype: Any = None, name: str | None = None) -> Variable:
+        """The same as `add_variable`."""
+        return self.add_variable(shape, initializer, dtype, name=name)
+
+    def _own_variables(self) -> list[Variable]:
+        try:
+            return self._variables
+        except AttributeError:
+            raise RuntimeError(f"{type(self).__name__}.__init__ must call super().__init__() before anything else") from None
+
+    def _members(self) -> list[Metric]:
+        return [member for member in vars(self).values() if isinstance(member, Metric)]
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The state: its variables in the order in which they were made, those of metrics that are attributes last."""
+        return [*self._own_variables(), *(v for member in self._members() for v in member.variables)]
+
+    def update_state(self, *args: Any, **kwargs: Any) -> None:
+        """Take in a batch."""
+        raise NotImplementedError(f"{type(self).__name__} does not define update_state")
+
+    def result(self) -> Any:
+        """What the metric is so far: a number or an array of its own, which later updates leave alone."""
+        raise NotImplementedError(f"{type(self).__name__} does not define result")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.update_state(*args, **kwargs)
+        return self.result()
+
+    def reset_state(self) -> None:
+        """Forget everything."""
+        for variable in self.variables:
+            variable.assign(np.zeros(variable.shape))
+
+    def reset_states(self) -> None:
+        """The same as `reset_state`, as tf.keras called it."""
+        self.reset_state()
+
+    def state_vector(self) -> Array:
+        """The state as one flat float64 array: all variables, and then what rounding took from each of them.
+
+        The sum of the vectors of several metrics is that of all their data, where `merge_state` adds.
+        """
+        variables = self.variables
+        parts = [np.ravel(v._high) for v in variables] + [np.ravel(v._low) for v in variables]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def load_state_vector(self, vector: Any) -> None:
+        """Put the state of a `state_vector` in place of this one. ValueError if it does not fit."""
+        vector = np.asarray(vector, np.float64)
+        if vector.size == 0:
+            self.reset_state()
+            return
+        if vector.ndim == 1 and vector.size % 2 == 0:
+            self._make_room(vector.size // 2)
+        sizes = [math.prod(v.shape) for v in self.variables]
+        if vector.shape != (2 * sum(sizes),):
+            raise ValueError(f"vector must be a state of {2 * sum(sizes)} numbers, got shape {vector.shape}")
+        highs, lows = (np.split(half, np.cumsum(sizes)[:-1]) for half in np.split(vector, 2))
+        for variable, high, low in zip(self.variables, highs, lows, strict=True):
+            variable.assign(high.reshape(variable.shape))
+            variable.assign_add(np.zeros(variable.shape), low.reshape(variable.shape)[()])
+
+    def merge_state(self, others: Metric | Iterable[Metric]) -> None:
+        """Take in all that the others, of the same class and options, have seen. ValueError for any other."""
+        others = [others] if isinstance(others, Metric) else list(others)
+        for other in others:
+            if type(other) is not type(self) or self._identity() != other._identity():
+                raise ValueError(f"others must be {type(self).__name__} metrics with the options of this one, got {shown(other)}")
+        for other in others:
+            self._absorb(other)
+
+    def _identity(self) -> str:
+        return repr([getattr(self, name) for name in self._options])
+
+    def _absorb(self, other: Metric) -> None:
+        theirs = [(v._high, v._low) for v in other.variables]
+        if not theirs:
+            return
+        self._make_room(sum(np.size(high) for high, _ in theirs))
+        mine = self.variables
+        if [v.shape for v in mine] != [np.shape(high) for high, _ in theirs]:
+            raise ValueError(f"a {type(self).__name__} with a state of another shape cannot be merged into this one")
+        for variable, (high, low) in zip(mine, theirs, strict=True):
+            variable.assign_add(high, low)
+
+    def _make_room(self, size: int) -> None:
+        """Make the variables that wait for the first batch, for a state of so many numbers."""
+
+    def stateless_update_state(self, metric_variables: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """The values of the variables after an update of these values; the metric itself stays as it is."""
+        twin = self._twin(metric_variables)
+        twin.update_state(*args, **kwargs)
+        return [variable.value for variable in twin.variables]
+
+    def stateless_result(self, metric_variables: Iterable[Any]) -> Any:
+        """The result that these values of the variables have."""
+        return self._twin(metric_variables).result()
+
+    def stateless_reset_state(self) -> list[Any]:
+        """The values that `reset_state` gives the variables."""
+        return [np.zeros(v.shape)[()] for v in self.variables]
+
+    def _twin(self, values: Iterable[Any]) -> Self:
+        """A copy with these values of the variables."""
+        twin, values = copy.deepcopy(self), list(values)
+        if len(values) != len(twin.variables):
+            raise ValueError(f"metric_variables must be {len(twin.variables)} values, got {len(values)}")
+        for variable, value in zip(twin.variables, values, strict=True):
+            variable.assign(value)
+        return twin
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make such a metric, for `from_config` and for JSON."""
+        return {"name": self.name, "dtype": self.dtype, **{name: getattr(self, name) for name in self._options}}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """A metric with these arguments."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+def _never_live(result: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A `result` that returns a variable returns its value instead."""
+
+    @functools.wraps(result)
+    def detached(self: Any) -> Any:
+        found = result(self)
+        return found.value if isinstance(found, Variable) else found
+
+    return detached
+
+
+def _dtype_name(dtype: Any) -> str:
+    if dtype is None:
+        return "float64"
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", None)
+    name = str(name).removeprefix("mixed_")  # Keras' policies: what they compute in
+    if name not in DTYPES:
+        raise ValueError(f"dtype must be the name of a dtype, as 'float32', got {shown(dtype)}")
+    return name
+
+
+def weights_of(shape: tuple[int, ...], sample_weight: Any, mask: Any) -> Array | None:
+    """Flat float64 weights of values of that shape, 0 where the mask is false; None where every value counts once."""
+    if mask is None:
+        return None if sample_weight is None else spread("sample_weight", sample_weight, shape)
+    kept = (spread("mask", mask, shape) != 0).astype(np.float64)
+    return kept if sample_weight is None else np.where(kept != 0, spread("sample_weight", sample_weight, shape), 0.0)
+
+
+def mask_of(y_pred: Any, mask: Any) -> Any:
+    """The mask given, or else the one that Keras attached to the predictions."""
+    return getattr(y_pred, "_keras_mask", None) if mask is None else mask
+
+
+class Mean(Metric):
+    """sum(weight * value) / sum(weight) over everything seen, 0 where the weights sum to 0.
+
+    A sample of several values, along the axes after the first, counts once, with the mean of its values.
+    """
+
+    def __init__(self, name: str | None = "mean", dtype: Any = None) -> None:
+        super().__init__(dtype, name)
+        self.total = self.add_variable(name="total")
+        self.count = self.add_variable(name="count")
+
+    def update_state(self, values: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in values (N, ...) or a number. sample_weight and mask: of their shape, or without axes at the end."""
+        v = array("values", values)
+        if v.size:
+            w = weights_of(v.shape, sample_weight, mask_of(values, mask))
+            samples = v.shape[0] if v.ndim else 1
+            per_sample = v.size / samples
+            flat = v.astype(np.float64).reshape(-1)
+            self._add(float(np.sum(flat) if w is None else weighted_sum(flat, w)), v.size if w is None else float(np.sum(w)), per_sample)
+
+    def _add(self, total: float, count: float, per_sample: float) -> None:
+        self.total.assign_add(total / per_sample)
+        self.count.assign_add(count / per_sample)
+
+    def result(self) -> Any:
+        count = float(self.count)
+        return np.float64(float(self.total) / count if count else 0.0)
+
+
+def weighted_sum(values: Array, weights: Array) -> float:
+    """sum(weight * value); what has no weight does not count, not even NaN."""
+    return float(np.sum(np.where(weights != 0, values * weights, 0.0)))
+
+
+class Sum(Metric):
+    """sum(weight * value) over everything seen."""
+
+    def __init__(self, name: str | None = "sum", dtype: Any = None) -> None:
+        super().__init__(dtype, name)
+        self.total = self.add_variable(name="total")
+
+    def update_state(self, values: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in values of any shape. sample_weight and mask: of their shape, or without axes at the end."""
+        v = array("values", values).astype(np.float64)
+        w = weights_of(v.shape, sample_weight, mask_of(values, mask))
+        self.total.assign_add(float(np.sum(v)) if w is None else weighted_sum(v.reshape(-1), w))
+
+    def result(self) -> Any:
+        return self.total
+
+
+class MeanMetricWrapper(Mean):
+    """The mean of fn(y_true, y_pred, **kwargs) over all samples: `Mean` of what fn returns.
+
+    fn is a function or loss object of two arrays. The functions of lossfuncs are computed and added up in one pass over memory; of
+    one-dimensional data each number is a sample, and samples of their `ignore_class` do not count. TypeError for unknown kwargs.
+    """
+
+    def __init__(self, fn: Callable[..., Any], name: str | None = None, dtype: Any = None, **kwargs: Any) -> None:
+        if not callable(fn):
+            raise TypeError(f"fn must be a function of y_true and y_pred, got {shown(fn)}")
+        super().__init__(name, dtype)
+        self._fn, self._kwargs = fn, kwargs
+        self._fused = hasattr(fn, "defaults")
+        if self._fused:  # fewer options are sooner found to be those of the call before
+            complete(fn, kwargs)
+            same = {key for key, x in kwargs.items() if type(x) is type(fn.defaults[key]) and x == fn.defaults[key]}  # type: ignore[attr-defined]
+            self._given = {key: x for key, x in kwargs.items() if key not in same}
+        self._seen: dict[Any, tuple[int, float]] = {}  # shapes: how many values they make, and how many of these a sample
+
+    def update_state(  # type: ignore[override]  # as in Keras
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None
+    ) -> None:
+        """Take in a batch. sample_weight and mask: of the shape of fn's values, or without axes at the end; (N,) is per sample."""
+        mask = mask_of(y_pred, mask)
+        if not self._fused:
+            super().update_state(self._fn(y_true, y_pred, **self._kwargs), sample_weight, mask=mask)
+            return
+        if sample_weight is None and mask is None and type(y_true) is np.ndarray and type(y_pred) is np.ndarray:
+            known = self._seen.get((y_true.shape, y_pred.shape))
+            if known is not None:
+                if y_pred.ndim == 1:
+                    y_true, y_pred = y_true.reshape(-1, 1), y_pred.reshape(-1, 1)
+                self._add(self._fn(y_true, y_pred, reduction="sum", **self._given), *known)
+                return
+        self._update(array("y_true", y_true), array("y_pred", y_pred), sample_weight, mask)
+
+    def _update(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> None:
+        entry, t, p = entry_of(self._fn), y_true, y_pred
+        in_row = p.ndim == 1 and entry.targets != "index"
+        if in_row:
+            t, p = (x.reshape(-1, 1) if x.ndim == 1 else x for x in (t, p))
+        call = prepare(self._fn, t, p, self._kwargs, None, "sum")
+        if in_row and isinstance(call, RowsCall) and not call.problem.rows.pointwise and entry.shape != "element":
+            raise ValueError(f"{self.name} needs several numbers for each sample, but y_pred has one: its shape is {y_pred.shape}")
+        if not call.m:
+            return
+        w = call.weights = weights_of(call.shape, sample_weight, mask)
+        per_sample = call.m / (call.shape[0] if call.shape else 1)
+        total = call.run(current_backend(), Task(True, w))
+        if w is not None:
+            count = float(np.sum(w if call.valid is None else w[call.valid]))
+        elif call.valid is not None:
+            count = float(np.count_nonzero(call.valid))
+        else:
+            count = float(call.m)
+            if len(self._seen) >= 64:
+                self._seen.clear()
+            if y_pred.ndim > 1 or in_row:
+                self._seen[y_true.shape, y_pred.shape] = call.m, per_sample
+        self._add(total, count, per_sample)
+
+    def _identity(self) -> str:
+        return repr((self._fn, sorted(self._kwargs.items())))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_seen": {}}
+
+    def get_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {"name": self.name, "dtype": self.dtype}
+        if type(self) is MeanMetricWrapper:
+            from . import serialize
+
+            config["fn"] = serialize(self._fn)
+        return {**config, **self._kwargs}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        arguments = dict(config)
+        if isinstance(arguments.get("fn"), Mapping):
+            from . import deserialize
+
+            arguments["fn"] = deserialize(arguments["fn"])
+        return cls(**arguments)
