@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dispatch import loss
 from ..options import EPS, axes, flag, number
-from ..rows import Dot, LogSumExp, Pass, Rows, Scalar, Sum, exp_nonpositive, mean_of, softplus, sum_of, where
+from ..rows import Dot, LogSumExp, Pass, Rows, Scalar, Sum, exp_nonpositive, log_ratio, mean_of, softplus, sum_of, where
 
 TOP = 1.0 - EPS
 
@@ -608,9 +608,8 @@ def kl_divergence(y_true: Any, y_pred: Any, *, sample_weight: Any = None, reduct
 
 
 def relative_entropy(t: float, p: float) -> float:
-    # |log(a / b)| = log1p(|a - b| / the smaller), right to the last digits for equal and for unequal a and b
     a, b = min(max(t, EPS), 1.0), min(max(p, EPS), 1.0)
-    return a * math.copysign(math.log1p(abs(a - b) / min(a, b)), a - b)
+    return a * log_ratio(a, b)
 
 
 def relative_entropy_slope(t: float, p: float) -> Any:
