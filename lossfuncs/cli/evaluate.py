@@ -97,11 +97,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _doubt(fold: Any, y_pred: Any) -> None:
     """Logits taken for probabilities give numbers that mean nothing: say so."""
-    from ..dispatch import entry_of
     from ..evaluate import probabilities
 
     misled = [a.function for a in fold.functions.values()
-              if entry_of(a.function).predictions in ("probability", "distribution") and not a.options.get("from_logits")]  # fmt: skip
+              if a.function.entry.predictions in ("probability", "distribution") and not a.options.get("from_logits")]  # fmt: skip
     if misled and not probabilities(y_pred):
         low, high = float(y_pred.min()), float(y_pred.max())
         names = ", ".join(f.__name__ for f in misled)
