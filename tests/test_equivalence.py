@@ -53,7 +53,7 @@ def possible(entry: Entry, options: dict[str, Any], task: str) -> bool:
 def chosen() -> list[Any]:
     """Every case with every dtype, schedule and task: each is a kernel to compile.
 
-    The bases keep the float32 gradient by both schedules, and every case two more, spread so that all dtypes, schedules and tasks meet;
+    The bases keep the float32 gradient by both schedules, and every case one more, spread so that all dtypes, schedules and tasks come up;
     the rest is slow.
     """
     found = []
@@ -61,7 +61,7 @@ def chosen() -> list[Any]:
         base = i < len(BASES)
         every = [(kind, schedule, task) for kind, schedule, task in itertools.product(DTYPES, SHAPES, TASKS) if possible(*one.values, task)]
         first = next(task for task in ("gradient", "values") if possible(*one.values, task))
-        quick = {("float32", schedule, first) for schedule in SHAPES if base} | {every[(11 * i + 17 * j) % len(every)] for j in range(2)}
+        quick = {("float32", schedule, first) for schedule in SHAPES if base} | {every[11 * i % len(every)]}
         for combination in every:
             marks = () if combination in quick else (pytest.mark.slow,)
             found.append(pytest.param(*one.values, *combination, marks=marks, id="-".join([one.id, *combination])))
@@ -407,7 +407,7 @@ def test_rows_of_the_ignored_class_leave_value_gradient_and_mean(ignored: int, n
     assert lossfuncs.sparse_categorical_crossentropy(np.full(130, ignored), p, reduction="mean", **options) == 0.0
 
 
-@pytest.mark.parametrize("options", [{}, {"from_logits": True}, {"label_smoothing": 0.2}, {"gamma": 0.5}], ids=str)
+@pytest.mark.parametrize("options", [{"gamma": 0.5}, {"from_logits": True, "label_smoothing": 0.2}], ids=str)
 @pytest.mark.parametrize("n", [5, 70])
 def test_alpha_for_each_class_is_a_weight_of_its_targets(options: dict[str, Any], n: int) -> None:
     entry = by_name("loss", "categorical_focal_crossentropy")
@@ -417,8 +417,8 @@ def test_alpha_for_each_class_is_a_weight_of_its_targets(options: dict[str, Any]
     for given in (alpha, alpha.tolist()):
         for g, w in zip(lossfuncs.value_and_grad(entry.function, t, p, alpha=given, **options), wanted, strict=True):
             assert_equal(g, w, np.dtype(np.float32), largest(w))
-    one = lossfuncs.categorical_focal_crossentropy(t, p, alpha=0.5, **options)
-    np.testing.assert_allclose(lossfuncs.categorical_focal_crossentropy(t, p, alpha=[0.5], **options), one, rtol=3e-7)
+    one = lossfuncs.value_and_grad(entry.function, t, p, alpha=0.5, **options)[0]
+    np.testing.assert_allclose(lossfuncs.value_and_grad(entry.function, t, p, alpha=[0.5], **options)[0], one, rtol=3e-7)
 
 
 @pytest.mark.parametrize("n", [5, 70])

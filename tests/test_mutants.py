@@ -34,7 +34,7 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "columns of a block one off": Mutant("schedules.py", "at(x, r * n + n - 8), n)", "at(x, r * n + n - 9), n)", "short"),
     "a block left out": Mutant("schedules.py", "for j in range(0, n - 7, 8):", "for j in range(0, n - 8, 8):", "short"),
-    "a derivative unscaled": Mutant("schedules.py", "judge(W[lane] * scale,", "judge(W[lane],", "scale"),
+    "a derivative unscaled": Mutant("schedules.py", "put(U, lane, W[lane] * scale)", "put(U, lane, W[lane])", "scale"),
     "a derivative negated": Mutant("schedules.py", "store(slope(c, y, x, *a) * u)", "store(-slope(c, y, x, *a) * u)", "pointwise"),
     "a pointwise tail left out": Mutant("schedules.py", "lane, lane, lane < rest, a)", "lane, lane, False, a)", "pointwise"),
     "the last element of a long row left out": Mutant("fold.py", "full, lane, lane < rest, a)", "full, lane, lane + 1 < rest, a)", "long"),
