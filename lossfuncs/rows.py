@@ -66,11 +66,6 @@ def log_cosh(x: float) -> float:
     return math.log1p(math.expm1(-abs(x)) ** 2 / (2 * e)) if abs(x) < 1 else abs(x) - math.log(2) + math.log1p(e * e)
 
 
-def log_ratio(a: float, b: float) -> float:
-    """log(a / b) of positive a and b, right for neighbours too: log1p(|a - b| / the smaller), with the sign of a - b."""
-    return math.copysign(math.log1p(abs(a - b) / min(a, b)), a - b)
-
-
 class Pass(NamedTuple):
     """One gathering over the row: the operation, and what each element brings."""
 

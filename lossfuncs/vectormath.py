@@ -620,17 +620,6 @@ def _intrinsic(name: str, formula: Callable[..., Value], arguments: Sequence[Any
     return intrinsic(typing)
 
 
-def _log_ratio_single(a: Value, b: Value) -> Value:
-    """log(a/b) of a, b > 0. Of float32 numbers that differ, a/b is so far from 1 that its rounding is 2^-29 of the result."""
-    return _log_single(a / b)
-
-
-def _log_ratio_double(a: Value, b: Value) -> Value:
-    """The same as +-log1p(|a - b| / the smaller), which is right for neighbours too."""
-    smaller = where(a < b, a, b)
-    return _log1p_double((a - b).call("fabs") / smaller).call("copysign", a - b)
-
-
 _EXACT: dict[str, Any] = {
     "sqrt": _intrinsic("sqrt", lambda x: x.call("sqrt")),
     "fabs": _intrinsic("fabs", lambda x: x.call("fabs")),
@@ -652,7 +641,6 @@ SINGLE: dict[str, Any] = _EXACT | {
     "sigmoid": _intrinsic("SINGLE.sigmoid", _sigmoid_single),
     "softplus": _intrinsic("SINGLE.softplus", _softplus_single),
     "log_cosh": _intrinsic("SINGLE.log_cosh", _log_cosh_single),
-    "log_ratio": _intrinsic("SINGLE.log_ratio", _log_ratio_single),
 }
 
 DOUBLE: dict[str, Any] = _EXACT | {
@@ -666,7 +654,6 @@ DOUBLE: dict[str, Any] = _EXACT | {
     "sigmoid": _intrinsic("DOUBLE.sigmoid", _sigmoid_double),
     "softplus": _intrinsic("DOUBLE.softplus", _softplus_double),
     "log_cosh": _intrinsic("DOUBLE.log_cosh", _log_cosh_double),
-    "log_ratio": _intrinsic("DOUBLE.log_ratio", _log_ratio_double),
 }
 
 load_half = _intrinsic("load_half", _load_half, [types.uint16])
