@@ -201,14 +201,13 @@ INTEGERS = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int6
 @pytest.mark.parametrize("kind", ["float32", "float16"])
 def test_targets_of_any_type_are_taken_at_their_exact_value(name: str, kind: str) -> None:
     entry = by_name("loss", name)
-    for n in (5, 70):
-        _, p = inputs(entry, {}, (66, n), DTYPES[kind])
-        whole = np.eye(n)[np.arange(66) % n]
-        wanted = reference(lossfuncs.value_and_grad, entry.function, whole, p.astype(np.float64))
-        for target in [*INTEGERS, *DTYPES]:
-            got = lossfuncs.value_and_grad(entry.function, whole.astype(DTYPES.get(target, target)), p)
-            for g, w in zip(got, wanted, strict=True):
-                assert_equal(g, w, DTYPES[kind], largest(w), f"{target} {n}")
+    _, p = inputs(entry, {}, (66, 5), DTYPES[kind])
+    whole = np.eye(5)[np.arange(66) % 5]
+    wanted = reference(lossfuncs.value_and_grad, entry.function, whole, p.astype(np.float64))
+    for target in [*INTEGERS, *DTYPES]:
+        got = lossfuncs.value_and_grad(entry.function, whole.astype(DTYPES.get(target, target)), p)
+        for g, w in zip(got, wanted, strict=True):
+            assert_equal(g, w, DTYPES[kind], largest(w), target)
 
 
 def test_whole_numbers_beyond_the_significand_of_y_pred_keep_their_value() -> None:
