@@ -1,10 +1,17 @@
-"""How far the functions of `lossfuncs.vectormath` are from the exact values, next to NumPy and torch.
+"""How far elementary functions, losses and means are from the exact values, next to NumPy and torch.
 
-    python -m bench.accuracy                 every 64th block of float32, float64 against mpmath; about a minute
-    python -m bench.accuracy --exhaustive    all 2^32 float32 inputs of each function
-    python -m bench.accuracy --derive        fit the polynomials of vectormath again, and show how far its coefficients are from exact
+    python -m bench.accuracy                      everything below, some minutes
+    python -m bench.accuracy --sections functions   `lossfuncs.vectormath`: every 64th block of float32, float64 against mpmath
+    python -m bench.accuracy --sections losses      every loss and its derivative on rows that are hard to compute
+    python -m bench.accuracy --sections means       the mean of 10^8 squared errors; --mean 1000000000 for 10^9
+    python -m bench.accuracy --exhaustive         all 2^32 float32 inputs of each function
+    python -m bench.accuracy --derive             fit the polynomials of vectormath again, and show how far its coefficients are from exact
 
-The exit status is 1 if a bound is broken: 0.51 ULP of float32 for SINGLE, 1 ULP of float64 for DOUBLE, or any wrong special value.
+The exit status is 1 if a bound is broken:
+    functions   0.51 ULP of float32 for SINGLE, 1 ULP of float64 for DOUBLE, no wrong special value
+    losses      1 ULP of float32 for 99.99 % of the rows and 2 for all, 4 ULP of its row's largest slope for a derivative; where a sum
+                of terms of both signs may cancel, 2^-34 or 2^-47 of the terms beside
+    means       1e-15
 """
 
 from __future__ import annotations
@@ -13,12 +20,15 @@ import argparse
 import math
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import mpmath
@@ -26,7 +36,12 @@ import numba
 import numpy as np
 from mpmath import mp
 
+import lossfuncs
+import lossfuncs.losses
+from bench import workloads
 from lossfuncs import vectormath
+from lossfuncs.options import EPS
+from lossfuncs.table import LOSSES, METRICS, Entry
 
 SINGLE_BOUND, DOUBLE_BOUND = 0.51, 1.0
 UNARY = ("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "log_cosh")
@@ -414,19 +429,907 @@ def derive() -> None:
         print(f"TWELFTH_LOW: {float(mpmath.mpf(1) / 12 - 1 / 12)!r}")
 
 
+# Losses, row by row. The exact value and gradient of a row of float32 numbers are worked out in long double, by formulas of their own
+# that lose no digits; the same formulas with 90 digits of mpmath, on some of the rows, show that long double is enough.
+
+LENGTHS = (1, 3, 10, 16, 100)  # of the rows
+ROWS_BOUND, GRADIENT_BOUND = 2.0, 4.0  # ULP of float32: of a value; of the row's largest slope
+FEW_BOUND, FEW = 1.0, 1e-4  # ULP, and the share of the values that may be further away
+HALF = 0.5 + 1e-3
+# What the row maths keeps of a term, for losses whose terms may cancel: SINGLE's functions have 35 bits, float64 arithmetic has 53, of
+# which a sum over a row and what goes into its terms take a few.
+BY_LOG, BY_FLOAT64 = 2.0**-34, 2.0**-47
+
+
+@dataclass
+class Exact:
+    """Value (m,) and gradient (m, n) of m rows. The slacks are what a sum of terms of both signs may lose, where it has such terms."""
+
+    value: Any
+    gradient: Any
+    slack: Any = 0.0
+    gradient_slack: Any = 0.0
+
+
+def _either(name: str) -> Callable[[Array], Array]:
+    """A function of long double arrays, and of arrays of mpmath's numbers."""
+    ordinary, precise = getattr(np, name), np.frompyfunc(lambda x: getattr(mp, name)(x) if x or name != "log" else -mp.inf, 1, 1)
+    return lambda x: precise(x) if x.dtype == object else ordinary(x)
+
+
+_exp, _log, _log1p, _expm1, _sqrt, _sinh, _tanh = map(_either, ("exp", "log", "log1p", "expm1", "sqrt", "sinh", "tanh"))
+
+
+def _sum(x: Any) -> Any:
+    return np.sum(x, axis=-1, keepdims=True)
+
+
+def _of_others(x: Array) -> Array:
+    """For each element the sum of the other ones, without a subtraction."""
+    before, after = np.cumsum(x, axis=-1), np.cumsum(x[:, ::-1], axis=-1)[:, ::-1]
+    nothing = np.zeros_like(x[:, :1])
+    return np.concatenate([nothing, before[:, :-1]], axis=-1) + np.concatenate([after[:, 1:], nothing], axis=-1)
+
+
+def _step(x: Array) -> Array:
+    return np.where(x > 0, 1.0, np.where(x < 0, 0.0, 0.5))
+
+
+def _mean(value: Any, gradient: Any, slack: Any = 0.0, gradient_slack: Any = 0.0) -> Exact:
+    n = value.shape[-1]
+    return Exact(_sum(value) / n, gradient / n, _sum(slack + np.zeros(value.shape)) / n, gradient_slack / n)
+
+
+def _squared_error(t: Array, p: Array) -> Exact:
+    return _mean((p - t) ** 2, 2 * (p - t))
+
+
+def _signs(x: Array) -> Array:
+    return np.where(x > 0, 1.0, np.where(x < 0, -1.0, 0.0))
+
+
+def _absolute_error(t: Array, p: Array) -> Exact:
+    return _mean(abs(p - t), _signs(p - t))
+
+
+def _percentage_error(t: Array, p: Array) -> Exact:
+    whole = np.maximum(abs(t), EPS)
+    return _mean(100 * abs(p - t) / whole, 100 * _signs(p - t) / whole)
+
+
+def _log_ratio(b: Array, a: Array) -> Array:
+    """log(b / a)."""
+    near = abs(b - a) < a / 2
+    return np.where(near, _log1p(np.where(near, (b - a) / a, 0)), _log(b) - _log(a))
+
+
+def _squared_log_error(t: Array, p: Array) -> Exact:
+    a, b = np.maximum(t, EPS), np.maximum(p, EPS)
+    near = abs(b - a) < (1 + a) / 2
+    d = np.where(near, _log1p(np.where(near, (b - a) / (1 + a), 0)), _log1p(b) - _log1p(a))
+    return _mean(d**2, 2 * d / (1 + b) * _step(p - EPS))
+
+
+def _huber(t: Array, p: Array, delta: float = 1.0) -> Exact:
+    e = p - t
+    value = np.where(abs(e) <= delta, e * e / 2, delta * abs(e) - delta * delta / 2)
+    return _mean(value, np.clip(e, -delta, delta))
+
+
+def _log_cosh(t: Array, p: Array) -> Exact:
+    e = p - t
+    a = abs(e)
+    value = np.where(a < 2, _log1p(_sinh(np.minimum(a, 2)) ** 2) / 2, a - (_log(2 + 0 * a) - _log1p(_exp(-2 * a))))
+    return _mean(value, _tanh(e))
+
+
+def _poisson(t: Array, p: Array) -> Exact:
+    costs = t * _log(p + EPS)
+    return _mean(p - costs, ((p - t) + EPS) / (p + EPS), BY_LOG * (abs(p) + abs(costs)))
+
+
+def _cosine(t: Array, p: Array, sign: float) -> Exact:
+    norm_t, norm_p = np.maximum(_sqrt(_sum(t * t)), EPS), _sqrt(_sum(p * p))
+    floored = np.maximum(norm_p, EPS)
+    u, v = t / norm_t, p / floored
+    cosine = _sum(u * v)
+    along = np.where(norm_p > EPS, cosine, 0) * v
+    counts = sign * (norm_p > 0)
+    return Exact(
+        sign * cosine, counts * (u - along) / floored, BY_FLOAT64 * _sum(abs(u * v)), BY_FLOAT64 * np.max(abs(u) + abs(along)) / floored
+    )
+
+
+def _centred(x: Array) -> Array:
+    x = x - x[:, :1]
+    return x - _sum(x) / x.shape[-1]
+
+
+def _pearson(t: Array, p: Array) -> Exact:
+    dt, dp = _centred(t), _centred(p)
+    norm_t, norm_p = _sqrt(_sum(dt * dt)), _sqrt(_sum(dp * dp))
+    one = np.where((norm_t > 0) & (norm_p > 0), 1, 0)
+    u, v = dt / np.where(one, norm_t, 1), dp / np.where(one, norm_p, 1)
+    value = np.where(one, _sum(u * v), math.nan)
+    gradient = (u - _sum(u * v) * v) / np.where(one, norm_p, 1)
+    return Exact(value, one * gradient, BY_FLOAT64 + 0 * norm_t, BY_FLOAT64 * one / np.where(one, norm_p, 1))
+
+
+def _concordance(t: Array, p: Array) -> Exact:
+    n = t.shape[-1]
+    dt, dp, difference = _centred(t), _centred(p), _sum(p - t) / n
+    divisor = (_sum(dt * dt) + _sum(dp * dp)) / n + difference**2 + EPS
+    value = 2 * _sum(dt * dp) / n / divisor
+    terms = np.max(abs(dt) + abs(value * (dp + difference)), axis=-1, keepdims=True)
+    return Exact(
+        value,
+        2 / divisor / n * (dt - value * (dp + difference)),
+        BY_FLOAT64 * 2 * _sum(abs(dt * dp)) / n / divisor,
+        BY_FLOAT64 * 2 / divisor / n * terms,
+    )
+
+
+def _hinge(t: Array, p: Array) -> Exact:
+    return _mean(np.maximum(1 - t * p, 0), -t * _step(1 - t * p))
+
+
+def _squared_hinge(t: Array, p: Array) -> Exact:
+    m = np.maximum(1 - t * p, 0)
+    return _mean(m * m, -2 * t * m)
+
+
+def _categorical_hinge(t: Array, p: Array) -> Exact:
+    rivals = (1 - t) * p
+    positive, negative = _sum(t * p), np.max(rivals, axis=-1, keepdims=True)
+    d = negative - positive
+    back = d - negative
+    rest = (negative - (d - back)) - (positive + back)  # what d lost
+    active, top = _step((d + 1) + rest), rivals == negative
+    return Exact(np.maximum((d + 1) + rest, 0), active * (np.where(top, 1, 0) * (1 - t) / _sum(np.where(top, 1, 0)) - t))
+
+
+def _smoothed(t: Array, smoothing: float, classes: int) -> Array:
+    return t * (1.0 - smoothing) + smoothing / classes
+
+
+def _binary_cost(t: Array, p: Array) -> tuple[Array, Array]:
+    q = np.clip(p, EPS, 1.0 - EPS)
+    return -(t * _log(q) + (1 - t) * _log1p(-q)), np.where(q == p, (q - t) / (q * (1 - q)), 0)
+
+
+def _binary_logits(x: Array) -> tuple[Array, Array, Array, Array]:
+    """-log of sigmoid(x) and of sigmoid(-x), and these."""
+    e = _exp(-abs(x))
+    rest, larger, smaller = _log1p(e), 1 / (1 + e), e / (1 + e)
+    right = np.where(x < 0, -x, 0) + rest
+    return right, np.where(x < 0, 0, x) + rest, np.where(x < 0, smaller, larger), np.where(x < 0, larger, smaller)
+
+
+def _binary_entropy(t: Array, p: Array, from_logits: bool = False, label_smoothing: float = 0.0) -> Exact:
+    t = _smoothed(t, label_smoothing, 2)
+    if not from_logits:  # a smoothed target is rounded itself
+        cost, slope = _binary_cost(t, p)
+        return _mean(cost, slope, 0.0, BY_FLOAT64 * (slope != 0) / np.clip(p * (1 - p), EPS, 1) if label_smoothing else 0.0)
+    right, wrong, yes, no = _binary_logits(p)
+    return _mean(t * right + (1 - t) * wrong, (1 - t) * yes - t * no, 0.0, BY_LOG * ((1 - t) * yes + t * no))
+
+
+def _power(u: Array, gamma: float) -> tuple[Array, Array]:
+    """u^gamma and its derivative, which counts as 0 where it is infinite."""
+    some = u > 0
+    base = np.where(some, u, 1)
+    return np.where(some, base**gamma, float(gamma == 0)), np.where(some, gamma * base ** (gamma - 1), float(gamma == 1))
+
+
+def _binary_focal(t: Array, p: Array, gamma: float = 2.0, from_logits: bool = False) -> Exact:
+    if from_logits:
+        right, wrong, yes, no = _binary_logits(p)
+        cost, slope, by_p = t * right + (1 - t) * wrong, (1 - t) * yes - t * no, yes * no
+    else:
+        (cost, slope), yes, no, by_p = _binary_cost(t, p), p, 1 - p, 1
+    f, df = _power(t * no + (1 - t) * yes, gamma)
+    bend = df * (1 - 2 * t) * by_p * cost
+    return _mean(f * cost, f * slope + bend, 0.0, BY_LOG * (abs(f * slope) + abs(bend)))
+
+
+def _shares(p: Array) -> tuple[Array, Array, Array, Array]:
+    """-log q of each class, q, whether it is within the clip, and the derivative of log q by p at all but the label's part."""
+    total = _sum(p)
+    total = np.where(total == 0, 1, total)
+    share = p / total
+    q = np.clip(share, EPS, 1.0 - EPS)
+    # near 1, log q = log1p(-the others / total)
+    others = _of_others(p) / total
+    near = (share > 0.5) & (q == share)
+    log_q = np.where(near, _log1p(np.where(near, -others, 0)), _log(q))
+    return -log_q, q, np.where(q == share, 1, 0), total
+
+
+def _cross_entropy(t: Array, p: Array, from_logits: bool = False, label_smoothing: float = 0.0) -> Exact:
+    t = _smoothed(t, label_smoothing, t.shape[-1])
+    return _focal(t, p, 1.0, 0.0, from_logits)
+
+
+def _focal(t: Array, p: Array, alpha: float = 0.25, gamma: float = 2.0, from_logits: bool = False) -> Exact:
+    """sum(alpha t (1 - q)^gamma (-log q)); the derivative of its k-th term by log q_k is -alpha t_k bend_k."""
+    if from_logits:
+        d = np.max(p, axis=-1, keepdims=True) - p
+        e = _exp(-d)
+        others, total = _of_others(e), _sum(e)
+        low = d > 1000
+        q, u = e / total, others / total
+        cost = np.where(low, d + _log(total), _log1p(others / np.where(low, 1, e)))
+        inside, ratio, scale = 1, u, q
+    else:
+        cost, q, inside, total = _shares(p)
+        u = 1 - q
+        ratio = inside * _of_others(p) / np.where(p == 0, 1, p)
+        scale = 1 / total + 0 * p
+    f, df = _power(u, gamma)
+    bend = alpha * t * inside * (f + df * q * cost)
+    gained, lost = scale * _of_others(bend), bend * ratio * (1 if from_logits else scale)
+    digits = BY_LOG if from_logits or gamma else BY_FLOAT64
+    return Exact(_sum(alpha * t * f * cost), gained - lost, 0.0, digits * (gained + lost))
+
+
+def _generalized(t: Array, p: Array, q: float) -> Exact:
+    x = _sum(t * p)
+    return Exact(-_expm1(q * _log(x)) / q, -t * np.where(x == 0, EPS, x) ** (q - 1))
+
+
+def _divergence(t: Array, p: Array) -> Exact:
+    a, b = np.clip(t, EPS, 1.0), np.clip(p, EPS, 1.0)
+    terms = -a * _log_ratio(b, a)
+    return Exact(_sum(terms), np.where(b == p, -a / b, 0))
+
+
+def _dice(t: Array, p: Array, axis: int = -1) -> Exact:
+    union = _sum(t) + _sum(p) + EPS
+    common = _sum(t * p)
+    return Exact((_sum(t * (1 - p) + p * (1 - t)) + EPS) / union, 2 * (common / union - t) / union)
+
+
+def _tversky(t: Array, p: Array, alpha: float = 0.5, beta: float = 0.5, axis: int = -1) -> Exact:
+    common, cost = _sum(t * p), alpha * _sum(t * (1 - p)) + beta * _sum(p * (1 - t)) + EPS
+    whole = common + cost
+    return Exact(cost / whole, (common * (t * (1.0 - alpha) + beta * (1 - t)) - t * whole) / whole**2)
+
+
+def _softplus(x: Array) -> Array:
+    return np.maximum(x, 0) + _log1p(_exp(-abs(x)))
+
+
+def _log_sum_exp(x: Array, take: Array) -> tuple[Array, Array]:
+    """log sum exp of what is taken of each row, and the share of each element in the sum; -inf and 0 where nothing is."""
+    x = np.where(take, x, -math.inf)
+    m = np.max(x, axis=-1, keepdims=True)
+    e = np.where(take, _exp(np.where(take, x - m, 0)), 0)
+    total = np.where(np.any(take, axis=-1, keepdims=True), _sum(e), 1)
+    return m + _log(total), e / total
+
+
+def _circle(labels: Array, p: Array, gamma: float = 80.0, margin: float = 0.4) -> Exact:
+    s = p @ p.T
+    d = np.maximum(1 - s, 0)
+    same = labels[:, None] == labels[None, :]
+    near, near_share = _log_sum_exp(gamma * (d * d - margin**2), same & ~np.eye(len(labels), dtype=bool))
+    far, far_share = _log_sum_exp(gamma * np.maximum(1 + margin - d, 0) * (1 - margin - d), ~same)
+    x = near + far
+    outer = 2 * gamma / (1 + _exp(-x))
+    by_s = outer * (far_share * np.where(d < 1 + margin, 1 - d, 0) - near_share * d) * _step(1 - s)
+    rounding = BY_LOG * abs(by_s) + BY_FLOAT64 * outer * (near_share + far_share)  # the latter of s, where 1 - s is small
+    both = by_s + by_s.T
+    slack = np.max((rounding + rounding.T) @ abs(p), axis=-1, keepdims=True)
+    return Exact(_softplus(x), both @ p, 0.0, slack)
+
+
+def _alignments(log_p: Array, path: Array) -> Array:
+    """log of the probability of all ways to be at each place of the path after each frame; log_p (m, frames, places)."""
+    m, _, places = log_p.shape
+    skips = np.zeros((m, places), bool)
+    skips[:, 2:] = path[:, 2:] != path[:, :-2]
+    out = np.full_like(log_p, -math.inf)
+    out[:, 0, :2] = log_p[:, 0, :2]
+    for i in range(1, log_p.shape[1]):
+        at = out[:, i - 1]
+        step, skip = np.full_like(at, -math.inf), np.full_like(at, -math.inf)
+        step[:, 1:], skip[:, 2:] = at[:, :-1], at[:, :-2]
+        out[:, i] = np.logaddexp(np.logaddexp(at, step), np.where(skips, skip, -math.inf)) + log_p[:, i]
+    return out
+
+
+def _ctc(labels: Array, logits: Array) -> Exact:
+    m, frames, classes = logits.shape
+    path = np.zeros((m, 2 * labels.shape[1] + 1), int)
+    path[:, 1::2] = labels
+    d = logits - np.max(logits, axis=-1, keepdims=True)
+    q = _exp(d) / _sum(_exp(d))
+    first = np.argmax(d, axis=-1, keepdims=True)
+    log_q = d - _log1p(_sum(np.where(np.arange(classes) == first, 0, _exp(d))))
+    log_p = np.take_along_axis(log_q, np.broadcast_to(path[:, None], (m, frames, path.shape[1])), -1)
+    forward = _alignments(log_p, path)
+    backward = _alignments(log_p[:, ::-1, ::-1], path[:, ::-1])[:, ::-1, ::-1]
+    total = np.logaddexp(forward[:, -1, -1], forward[:, -1, -2])[:, None, None]
+    possible = total > -math.inf
+    here = np.where(possible, _exp(np.where(possible, forward + backward - log_p - total, 0)), 0)
+    there = np.stack([np.sum(here * (path[:, None] == k), axis=-1) for k in range(classes)], axis=-1)
+    gradient = np.where(possible, q - there, 0).reshape(m, -1)
+    terms = np.sum(np.max(abs(log_q), axis=-1), axis=-1, keepdims=True)
+    return Exact(-total[:, :, 0], gradient, BY_FLOAT64 * terms, BY_FLOAT64 * (1 + terms))
+
+
+# Why a loss's bound has a slack, and which.
+LOG_TERMS = "values that are differences of a logarithm of 35 bits: 2^-34 of the terms"
+PRODUCTS = "sums of products of both signs: 2^-47 of the terms"
+FITTED = "slopes near 0 where p fits a soft target: 2^-34 (2^-47 without logarithms) of the terms"
+
+EXACT_LOSSES: dict[str, tuple[Callable[..., Exact], str]] = {
+    "mean_squared_error": (_squared_error, ""),
+    "mean_absolute_error": (_absolute_error, ""),
+    "mean_absolute_percentage_error": (_percentage_error, ""),
+    "mean_squared_logarithmic_error": (_squared_log_error, ""),
+    "huber": (_huber, ""),
+    "log_cosh": (_log_cosh, ""),
+    "poisson": (_poisson, LOG_TERMS),
+    "cosine_similarity": (partial(_cosine, sign=-1), PRODUCTS),
+    "pearson_correlation": (_pearson, PRODUCTS),
+    "concordance_correlation": (_concordance, PRODUCTS),
+    "hinge": (_hinge, ""),
+    "squared_hinge": (_squared_hinge, ""),
+    "categorical_hinge": (_categorical_hinge, ""),
+    "binary_crossentropy": (_binary_entropy, FITTED),
+    "binary_focal_crossentropy": (_binary_focal, FITTED),
+    "categorical_crossentropy": (_cross_entropy, FITTED),
+    "sparse_categorical_crossentropy": (_cross_entropy, ""),
+    "categorical_focal_crossentropy": (_focal, FITTED),
+    "categorical_generalized_cross_entropy": (_generalized, ""),
+    "kl_divergence": (_divergence, ""),
+    "dice": (_dice, ""),
+    "tversky": (_tversky, ""),
+    "circle": (_circle, "slopes that are sums over pairs, of both signs: 2^-34 of the terms, 2^-47 of the similarities'"),
+    "ctc": (_ctc, "sums of probabilities near 1: 2^-47 of the frames' largest costs"),
+}
+LOSS_CASES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("mean_squared_error", {}),
+    ("mean_absolute_error", {}),
+    ("mean_absolute_percentage_error", {}),
+    ("mean_squared_logarithmic_error", {}),
+    ("huber", {}),
+    ("log_cosh", {}),
+    ("poisson", {}),
+    ("cosine_similarity", {}),
+    ("pearson_correlation", {}),
+    ("concordance_correlation", {}),
+    ("hinge", {}),
+    ("squared_hinge", {}),
+    ("categorical_hinge", {}),
+    ("binary_crossentropy", {}),
+    ("binary_crossentropy", {"label_smoothing": 0.1}),
+    ("binary_crossentropy", {"from_logits": True}),
+    ("binary_focal_crossentropy", {}),
+    ("binary_focal_crossentropy", {"gamma": 0.5}),
+    ("binary_focal_crossentropy", {"from_logits": True}),
+    ("categorical_crossentropy", {}),
+    ("categorical_crossentropy", {"label_smoothing": 0.1}),
+    ("categorical_crossentropy", {"from_logits": True}),
+    ("categorical_crossentropy", {"from_logits": True, "label_smoothing": 0.1}),
+    ("sparse_categorical_crossentropy", {}),
+    ("sparse_categorical_crossentropy", {"from_logits": True}),
+    ("categorical_focal_crossentropy", {}),
+    ("categorical_focal_crossentropy", {"from_logits": True}),
+    ("categorical_focal_crossentropy", {"gamma": 1.5, "from_logits": True}),
+    ("categorical_generalized_cross_entropy", {"q": 0.7}),
+    ("kl_divergence", {}),
+    ("dice", {"axis": -1}),
+    ("tversky", {"axis": -1, "alpha": 0.3, "beta": 0.7}),
+    ("circle", {}),
+    ("ctc", {}),
+)
+
+# What a textbook, and Keras, writes for float32.
+_E = np.float32(EPS)
+
+
+def _book_clip(p: Array) -> Array:
+    return np.clip(p, _E, 1 - _E)
+
+
+def _book_softmax(p: Array) -> Array:
+    e = np.exp(p - np.max(p, axis=-1, keepdims=True))
+    return e / np.sum(e, axis=-1, keepdims=True)
+
+
+def _book_cosine(t: Array, p: Array) -> Array:
+    def direction(x: Array) -> Array:
+        return x / np.maximum(np.sqrt(np.sum(x * x, axis=-1, keepdims=True)), _E)
+
+    return -np.sum(direction(t) * direction(p), axis=-1)
+
+
+def _book_correlation(t: Array, p: Array) -> Array:
+    return -_book_cosine(t - np.mean(t, axis=-1, keepdims=True), p - np.mean(p, axis=-1, keepdims=True))
+
+
+def _book_concordance(t: Array, p: Array) -> Array:
+    mt, mp_ = np.mean(t, axis=-1, keepdims=True), np.mean(p, axis=-1, keepdims=True)
+    cov = np.mean((t - mt) * (p - mp_), axis=-1)
+    return 2 * cov / (np.var(t, axis=-1) + np.var(p, axis=-1) + (mt - mp_)[:, 0] ** 2 + _E)
+
+
+def _book_binary(t: Array, p: Array, from_logits: bool = False, label_smoothing: float = 0.0) -> Array:
+    t = t * np.float32(1 - label_smoothing) + np.float32(label_smoothing / 2)
+    if from_logits:
+        return np.mean(np.maximum(p, 0) - p * t + np.log1p(np.exp(-np.abs(p))), axis=-1)
+    q = _book_clip(p)
+    return -np.mean(t * np.log(q) + (1 - t) * np.log(1 - q), axis=-1)
+
+
+def _book_binary_focal(t: Array, p: Array, gamma: float = 2.0, from_logits: bool = False) -> Array:
+    q = 1 / (1 + np.exp(-p)) if from_logits else p
+    other = 1 - (t * q + (1 - t) * (1 - q))
+    q = _book_clip(q)
+    return -np.mean(other ** np.float32(gamma) * (t * np.log(q) + (1 - t) * np.log(1 - q)), axis=-1)
+
+
+def _book_cross_entropy(t: Array, p: Array, from_logits: bool = False, label_smoothing: float = 0.0) -> Array:
+    t = t * np.float32(1 - label_smoothing) + np.float32(label_smoothing / t.shape[-1])
+    if from_logits:
+        x = p - np.max(p, axis=-1, keepdims=True)
+        log_q = x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True))
+    else:
+        log_q = np.log(_book_clip(p / np.sum(p, axis=-1, keepdims=True)))
+    return -np.sum(t * log_q, axis=-1)
+
+
+def _book_focal(t: Array, p: Array, gamma: float = 2.0, from_logits: bool = False) -> Array:
+    q = _book_clip(_book_softmax(p) if from_logits else p / np.sum(p, axis=-1, keepdims=True))
+    return -np.sum(np.float32(0.25) * t * (1 - q) ** np.float32(gamma) * np.log(q), axis=-1)
+
+
+def _book_divergence(t: Array, p: Array) -> Array:
+    a, b = np.clip(t, _E, 1), np.clip(p, _E, 1)
+    return np.sum(a * np.log(a / b), axis=-1)
+
+
+def _book_tversky(t: Array, p: Array, alpha: float, beta: float, axis: int) -> Array:
+    common = np.sum(t * p, axis=-1)
+    missed, false = np.sum(t, axis=-1) - common, np.sum(p, axis=-1) - common
+    return 1 - common / (common + np.float32(alpha) * missed + np.float32(beta) * false + _E)
+
+
+def _book_huber(t: Array, p: Array) -> Array:
+    e = p - t
+    return np.mean(np.where(np.abs(e) <= 1, 0.5 * e * e, np.abs(e) - 0.5), axis=-1)
+
+
+def _book_log_cosh(t: Array, p: Array) -> Array:
+    e = p - t
+    return np.mean(e + np.logaddexp(-2 * e, 0) - np.float32(math.log(2)), axis=-1)
+
+
+TEXTBOOK: dict[str, Callable[..., Array]] = {
+    "mean_squared_error": lambda t, p: np.mean((p - t) ** 2, axis=-1),
+    "mean_absolute_error": lambda t, p: np.mean(np.abs(p - t), axis=-1),
+    "mean_absolute_percentage_error": lambda t, p: 100 * np.mean(np.abs((t - p) / np.maximum(np.abs(t), _E)), axis=-1),
+    "mean_squared_logarithmic_error":
+        lambda t, p: np.mean((np.log(1 + np.maximum(p, _E)) - np.log(1 + np.maximum(t, _E))) ** 2, axis=-1),
+    "huber": _book_huber,
+    "log_cosh": _book_log_cosh,
+    "poisson": lambda t, p: np.mean(p - t * np.log(p + _E), axis=-1),
+    "cosine_similarity": _book_cosine,
+    "pearson_correlation": _book_correlation,
+    "concordance_correlation": _book_concordance,
+    "hinge": lambda t, p: np.mean(np.maximum(1 - t * p, 0), axis=-1),
+    "squared_hinge": lambda t, p: np.mean(np.maximum(1 - t * p, 0) ** 2, axis=-1),
+    "categorical_hinge": lambda t, p: np.maximum(np.max((1 - t) * p, axis=-1) - np.sum(t * p, axis=-1) + 1, 0),
+    "binary_crossentropy": _book_binary,
+    "binary_focal_crossentropy": _book_binary_focal,
+    "categorical_crossentropy": _book_cross_entropy,
+    "sparse_categorical_crossentropy": _book_cross_entropy,
+    "categorical_focal_crossentropy": _book_focal,
+    "categorical_generalized_cross_entropy": lambda t, p, q: (1 - np.sum(t * p, axis=-1) ** np.float32(q)) / np.float32(q),
+    "kl_divergence": _book_divergence,
+    "dice": lambda t, p, axis: 1 - 2 * np.sum(t * p, axis=-1) / (np.sum(t, axis=-1) + np.sum(p, axis=-1) + _E),
+    "tversky": _book_tversky,
+}  # fmt: skip
+
+
+def _near(x: Array, rng: np.random.Generator) -> Array:
+    """x but for some of its last bits."""
+    return x * (1 + rng.integers(-4, 5, x.shape) * 2.0 ** -rng.integers(20, 25, x.shape))
+
+
+def _real_rows(positive: bool, rng: np.random.Generator, shape: tuple[int, int]) -> dict[str, tuple[Array, Array]]:
+    def normal() -> Array:
+        x = rng.standard_normal(shape)
+        return abs(x) if positive else x
+
+    def any_size() -> Array:
+        return normal() * 10.0 ** rng.uniform(-25, 25, shape)
+
+    single = [1e-7, 1.0, 2.0, 0.5, 0.6, math.sqrt(0.5), math.sqrt(2), 1e-45, 1e-38, 2.0**-24, 1 + 2.0**-23, 1 - 2.0**-24, 1.9999999]
+    edges = np.array([0.0, *single, *([] if positive else [-0.0, *(-x for x in single)])])
+    t = normal()
+    return {
+        "ordinary": (t, normal()),
+        "near-equal": (t, _near(t, rng)),
+        "closer": (t, t * (1 + normal() * 10.0 ** -rng.uniform(1, 6, (shape[0], 1)))),
+        "huge": (1e25 * t, 1e25 * normal()),
+        "tiny": (1e-25 * t, 1e-25 * normal()),
+        "any size": (any_size(), any_size()),
+        "far from 0": (1e6 + t, 1e6 + normal()),
+        "edges": (rng.choice(edges, shape), rng.choice(edges, shape)),
+    }
+
+
+def _binary_rows(logits: bool, rng: np.random.Generator, shape: tuple[int, int]) -> dict[str, tuple[Array, Array]]:
+    t = rng.integers(0, 2, shape).astype(np.float64)
+    side, soft = 2 * t - 1, rng.random(shape)
+    if logits:
+        far, normal, edges = rng.uniform(5, 110, shape), 3 * rng.standard_normal(shape), np.array([0.0, -0.0, 1.0, 88.7, 103.9, 120, 710])
+        return {
+            "ordinary": (t, normal),
+            "confident": (t, side * far),
+            "confidently wrong": (t, -side * far),
+            "huge": (t, 1e25 * normal),
+            "tiny": (t, 1e-25 * normal),
+            "soft": (soft, normal),
+            "fitted": (soft, np.log(soft / (1 - soft))),
+            "edges": (rng.choice([0.0, 1.0, 0.5], shape), rng.choice(edges, shape) * rng.choice([1.0, -1.0], shape)),
+        }
+    off = 10.0 ** -rng.uniform(0.3, 12, shape)
+    edges = np.array([0.0, 1.0, 0.5, 1e-7, 1.0000001e-7, 0.9999999e-7, 1 - 2.0**-24, 1 - 2.0**-23, 1 - 2.0**-22, 0.5 + 2.0**-24, 1e-45])
+    return {
+        "ordinary": (t, rng.random(shape)),
+        "confident": (t, abs(t - off)),
+        "confidently wrong": (t, abs(1 - t - off)),
+        "tiny": (t, 1e-25 * rng.random(shape)),
+        "soft": (soft, rng.random(shape)),
+        "near-equal": (soft, np.minimum(_near(soft, rng), 1)),
+        "edges": (t, rng.choice(edges, shape)),
+        "soft edges": (rng.choice([0.0, 1.0, 0.5, 1e-7, 1 - 2.0**-24], shape), rng.choice(edges, shape)),
+    }
+
+
+def _class_rows(logits: bool, soft: bool, rng: np.random.Generator, shape: tuple[int, int]) -> dict[str, tuple[Array, Array]]:
+    m, n = shape
+    label = rng.integers(0, n, m)
+    t = np.eye(n)[label]
+    if logits:
+        normal, far = 3 * rng.standard_normal(shape), rng.uniform(5, 110, (m, 1))
+        softmax = np.exp(normal) / np.sum(np.exp(normal), axis=-1, keepdims=True)
+        kinds = {
+            "ordinary": (t, normal),
+            "confident": (t, normal + far * t),
+            "confidently wrong": (t, normal - far * t),
+            "tied": (t, _near(np.full(shape, 0.3), rng)),
+            "huge": (t, 1e25 * normal),
+            "tiny": (t, 1e-25 * normal),
+            "far from 0": (t, 1e6 + normal),
+        }
+        return kinds | ({"soft": (rng.dirichlet(np.ones(n), m), normal), "fitted": (softmax, normal)} if soft else {})
+    q, off = rng.dirichlet(np.ones(n), m), 10.0 ** -rng.uniform(0.3, 12, (m, 1))
+    others = q * (1 - t)
+    others = np.where(n > 1, others / np.maximum(np.sum(others, axis=-1, keepdims=True), 1e-300), 0)
+    kinds = {
+        "ordinary": (t, q),
+        "confident": (t, t * (1 - off) + others * off),
+        "confidently wrong": (t, t * off + others * (1 - off)),
+        "huge": (t, 1e25 * q),
+        "tiny": (t, 1e-25 * q),
+        "edges": (t, rng.choice([0.0, 1.0, 1e-7, 0.5, 1 - 2.0**-24, 1e-45], shape)),
+    }
+    if not soft:
+        return kinds
+    other = rng.dirichlet(np.ones(n), m)
+    closer = q * (1 + rng.standard_normal(shape) * 10.0 ** -rng.uniform(1, 6, (m, 1)))
+    closer = abs(closer) / np.sum(abs(closer), axis=-1, keepdims=True)
+    return kinds | {"soft": (other, q), "near-equal": (q, _near(q, rng)), "closer": (q, closer)}
+
+
+def _entry(name: str) -> Entry:
+    return next(entry for entry in (*LOSSES, *METRICS) if entry.name == name)
+
+
+Block = tuple[str, Array, Array]  # rows of one kind, for one call
+
+
+def _circle_rows(count: int, n: int, rng: np.random.Generator) -> Iterator[Block]:
+    """Batches of n embeddings."""
+    kinds = ("ordinary", "clusters", "near-equal", "opposite", "longer")
+    for i in range(max(len(kinds), count // (n + 100))):
+        kind = kinds[i % len(kinds)]
+        labels, p = rng.integers(0, max(2, n // 4), n), rng.standard_normal((n, 8))
+        if kind in ("clusters", "near-equal"):
+            p = rng.standard_normal((n + 1, 8))[labels] + 10.0 ** -rng.uniform(1, 7) * (p if kind == "clusters" else 0)
+        elif kind == "opposite":
+            p = (2 * (labels[:, None] % 2) - 1) * p[:1] + 1e-3 * p
+        p = p / np.linalg.norm(p, axis=-1, keepdims=True) * (1.5 if kind == "longer" else 1)
+        yield kind, labels, (_near(p, rng) if kind == "near-equal" else p).astype(np.float32)
+
+
+def _ctc_rows(count: int, frames: int, rng: np.random.Generator) -> Iterator[Block]:
+    m, classes = -(-count // 40), 5
+    labels = rng.integers(1, classes, (m, -(-frames // 3)))
+    path = np.zeros((m, frames), int)  # each label, its repetition, a blank
+    for i in range(labels.shape[1]):
+        path[:, 3 * i : 3 * i + 2] = labels[:, i : i + 1]
+    read = np.eye(classes)[path]
+    x = 3 * rng.standard_normal((m, frames, classes))
+    far = rng.uniform(5, 110, (m, 1, 1))
+    for kind, p in (("ordinary", x), ("confident", x + far * read), ("confidently wrong", x - far * read), ("far from 0", 1e6 + x)):
+        yield kind, labels, p.astype(np.float32)
+
+
+def hard_rows(name: str, options: dict[str, Any], count: int, n: int, rng: np.random.Generator) -> Iterator[Block]:
+    """About `count` float32 rows of n, equally many of each kind, on which formulas lose digits."""
+    entry = _entry(name)
+    logits, shape = bool(options.get("from_logits")), (-(-count // 9), n)
+    if entry.shape == "own":
+        yield from (_circle_rows if name == "circle" else _ctc_rows)(count, n, rng)
+        return
+    if entry.targets == "binary":
+        kinds = _binary_rows(logits, rng, shape)
+    elif entry.predictions == "distribution":
+        kinds = _class_rows(logits, entry.targets == "one-hot", rng, shape)
+    else:
+        kinds = _real_rows(entry.predictions == "positive", rng, shape)
+        if entry.targets == "count":
+            kinds = {kind: (np.round(7 * t), p) for kind, (t, p) in kinds.items()} | {"not counts": kinds["near-equal"]}
+        elif entry.targets == "sign":
+            sign = rng.choice([-1.0, 1.0], shape)
+            kinds = {kind: (sign, p) for kind, (_, p) in kinds.items()} | {"near-equal": (sign, _near(sign, rng))}
+        elif entry.targets == "one-hot":
+            t = np.eye(n)[rng.integers(0, n, shape[0])]
+            kinds = {kind: (t, p) for kind, (_, p) in kinds.items()} | {"margin": (t, t + 1e-20 * rng.random(shape))}
+            kinds["soft"] = (rng.dirichlet(np.ones(n), shape[0]), rng.standard_normal(shape))
+    for kind, (t, p) in kinds.items():
+        yield kind, np.argmax(t, axis=-1) if entry.targets == "index" else t.astype(np.float32), p.astype(np.float32)
+
+
+def _ulp(x: Any) -> Array:
+    """The distance of neighbours in float32 at x."""
+    _, exponent = np.frexp(np.asarray(x, np.float64))
+    return np.ldexp(np.float64(1), np.maximum(exponent - 24, -149))
+
+
+def _ulps(got: Array, exact: Array, unit: Array, slack: Any = 0.0) -> Array:
+    """|got - exact|, less the slack, in units; 0 for the same infinity or NaN, infinite for a wrong one."""
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(np.float32)
+    error = np.maximum(abs(got - exact) - slack, 0) / unit
+    same = (got == rounded) | np.isnan(got) & np.isnan(rounded)
+    finite = np.isfinite(got) & np.isfinite(rounded)
+    return np.where(finite, error, np.where(same, 0, math.inf)).astype(np.float64)
+
+
+@dataclass
+class Worst:
+    """Errors of values or gradients: the largest in ULP of float32, where; shares of the points beyond some; and all less the slack."""
+
+    points: int = 0
+    max_ulp: float = 0.0
+    at: str = ""
+    beyond_half: int = 0
+    beyond_one: int = 0
+    max_bounded: float = 0.0
+    bounded_beyond_one: int = 0
+
+    def add(self, kind: str, ulps: Array, bounded: Array) -> None:
+        self.points += ulps.size
+        if ulps.size and (worst := float(np.max(ulps))) > self.max_ulp:
+            self.max_ulp, self.at = worst, kind
+        self.beyond_half += int(np.count_nonzero(ulps > HALF))
+        self.beyond_one += int(np.count_nonzero(ulps > FEW_BOUND))
+        self.max_bounded = max(self.max_bounded, float(np.max(bounded, initial=0.0)))
+        self.bounded_beyond_one += int(np.count_nonzero(bounded > FEW_BOUND))
+
+
+@dataclass
+class RowErrors:
+    """Errors of one loss on hard rows: ours, the derivative's relative to its row's largest, NumPy's textbook form and torch's."""
+
+    values: Worst
+    gradients: Worst
+    numpy: Worst
+    torch: Worst
+
+    def kept(self) -> bool:
+        few = self.values.bounded_beyond_one <= FEW * self.values.points
+        return few and self.values.max_bounded <= ROWS_BOUND and self.gradients.max_bounded <= GRADIENT_BOUND
+
+
+class NotEnoughDigits(ArithmeticError):
+    """Long double is not exact enough to be compared with."""
+
+
+def exact_rows(name: str, options: dict[str, Any], t: Array, p: Array) -> Exact:
+    """The exact values and gradients, in long double, of rows as a call takes them; gradients as (m, n)."""
+    formula = EXACT_LOSSES[name][0]
+    if _entry(name).shape == "own":
+        return formula(t, p.astype(np.longdouble), **options)
+    if t.ndim < p.ndim:
+        t = np.arange(p.shape[-1]) == t[:, None]
+    m, n = p.shape
+    out = Exact(*(np.empty((m, k), np.longdouble) for k in (1, n, 1, n)))
+    step = max(1, (1 << 14) // n)  # elements that stay in the caches
+    for lo in range(0, m, step):
+        part = formula(*(x[lo : lo + step].astype(np.longdouble) for x in (t, p)), **options)
+        for field, x in vars(part).items():
+            getattr(out, field)[lo : lo + step] = x
+    return out
+
+
+def check_exact_rows(name: str, options: dict[str, Any], t: Array, p: Array, exact: Exact) -> None:
+    """NotEnoughDigits unless mpmath, by the same formula, finds the same for the first and last row to 2^-10 of an ULP of float32."""
+    if t.ndim < p.ndim:
+        t = np.arange(p.shape[-1]) == t[:, None]
+    rows = [i for i in (0, len(p) - 1) if np.isfinite(exact.value[i]).all()]
+    if not rows:
+        return
+    number = np.frompyfunc(lambda x: mpmath.mpf(float(x)), 1, 1)
+    with mp.workdps(90):
+        precise = EXACT_LOSSES[name][0](number(t[rows]), number(p[rows]), **options)
+        largest = np.max(abs(exact.gradient[rows]), axis=-1, keepdims=True)
+        for got, wanted, unit in ((exact.value, precise.value, _ulp(exact.value[rows])), (exact.gradient, precise.gradient, _ulp(largest))):
+            high = got[rows].astype(np.float64)  # mpmath does not know long double: it comes in two parts
+            low = (got[rows] - high).astype(np.float64)
+            error = np.max(abs(number(high) + number(low) - wanted) / unit)
+            if error > 2.0**-10:
+                raise NotEnoughDigits(f"{name}, {options}: long double is {float(error)} ULP of float32 off at {t[rows]}, {p[rows]}")
+
+
+def _torch_rows(name: str, options: dict[str, Any]) -> Callable[..., Array] | None:
+    """torch's own function, or its formula of the peer benchmark, where there is one."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    torch.set_num_threads(1)
+    if set(options) - {"from_logits"}:
+        return None
+    F = torch.nn.functional
+    own: workloads.Formulas = {
+        "mean_absolute_error": (lambda t, p: F.l1_loss(p, t, reduction="none").mean(-1),),
+        "poisson": (lambda t, p: F.poisson_nll_loss(p, t, log_input=False, eps=EPS, reduction="none").mean(-1),),
+    }
+    formulas = (own | workloads.torch_formulas()).get(name + (" from logits" if options.get("from_logits") else ""))
+    return formulas and (lambda t, p: formulas[0](torch.from_numpy(t), torch.from_numpy(p)).numpy())
+
+
+def row_errors(name: str, options: dict[str, Any], lengths: Sequence[int] = LENGTHS, rows: int = 100_000, peers: bool = True) -> RowErrors:
+    """Errors over about `rows` hard rows in all, of these lengths: the longer, the fewer."""
+    function, own = _entry(name).function, _entry(name).shape == "own"
+    textbook, torch_formula = (TEXTBOOK.get(name), _torch_rows(name, options)) if peers else (None, None)
+    errors = RowErrors(Worst(), Worst(), Worst(), Worst())
+    share = sum(n**-0.5 for n in lengths)
+    with np.errstate(all="ignore"), lossfuncs.backend("numba"):
+        for n in lengths:
+            for kind, t, p in hard_rows(name, options, math.ceil(rows * n**-0.5 / share), n, np.random.default_rng([n, rows])):
+                exact, at = exact_rows(name, options, t, p), f"{kind}, n = {n}"
+                if not own and n <= 16:
+                    check_exact_rows(name, options, t, p, exact)
+                wanted, slack = (np.broadcast_to(x, exact.value.shape)[:, 0] for x in (exact.value, exact.slack))
+                unit = _ulp(wanted)
+
+                def add(to: Worst, got: Array) -> None:
+                    to.add(at, _ulps(got, wanted, unit), _ulps(got, wanted, unit, slack))  # noqa: B023
+
+                add(errors.values, function(t, p, **options))
+                value, gradient = lossfuncs.value_and_grad(function, t, p, **options)
+                add(errors.values, value)
+                gradient = gradient.reshape(exact.gradient.shape)
+                unit_of_row = _ulp(np.max(abs(exact.gradient), axis=-1, keepdims=True))
+                bounded = _ulps(gradient, exact.gradient, unit_of_row, exact.gradient_slack)
+                errors.gradients.add(at, _ulps(gradient, exact.gradient, unit_of_row), bounded)
+                if textbook:
+                    one_hot = (np.arange(p.shape[-1]) == t[:, None]).astype(np.float32) if t.ndim < p.ndim else t
+                    add(errors.numpy, textbook(one_hot, p, **options))
+                if torch_formula:
+                    add(errors.torch, torch_formula(t, p))
+    return errors
+
+
+def losses(rows: int = 100_000, cases: Sequence[tuple[str, dict[str, Any]]] = LOSS_CASES) -> bool:
+    """Prints the table of losses; whether all kept their bounds."""
+    lengths = ", ".join(map(str, LENGTHS))
+    print(f"\nfloat32, losses: {rows} hard rows each, of lengths {lengths}; errors in ULP, of slopes in ULP of the row's largest")
+    if np.finfo(np.longdouble).nmant < 63:
+        print("not measured: this needs a long double of 64 bits, which there is not on this platform")
+        return False
+    print("exact: long double, by formulas that lose no digits; on two rows of each kind 90 digits of mpmath agree (but circle, ctc)")
+    print("'net' is what is left of an error beyond the slack that is named: the bounds are on it")
+    columns = "".join(f"{title:>9s}" for title in ("max ULP", "> 1", "> 0.501", "slope", "numpy", "> 1", "torch", "> 1"))
+    print(f"{'':57s}{columns}   worst at")
+    good = True
+    for name, options in cases:
+        e = row_errors(name, options, rows=rows)
+        value, slope = e.values, e.gradients
+        title = " ".join([name, *(key if x is True else f"{key}={x}" for key, x in options.items() if key != "axis")])
+        peers = "".join(f"{x.max_ulp:9.2g}{x.beyond_one / x.points:9.1e}" if x.points else f"{'':18s}" for x in (e.numpy, e.torch))
+        shares = f"{value.beyond_one / value.points:9.1e}{value.beyond_half / value.points:9.1e}"
+        print(f"{title:57s}{value.max_ulp:9.3g}{shares}{slope.max_ulp:9.3g}{peers}   {value.at}; {slope.at}", flush=True)
+        within = value.beyond_one <= FEW * value.points and value.max_ulp <= ROWS_BOUND and slope.max_ulp <= GRADIENT_BOUND
+        if not within and (reason := EXACT_LOSSES[name][1]):
+            share = f"{value.bounded_beyond_one / value.points:9.1e}{'':9s}"
+            print(f"{'    net':57s}{value.max_bounded:9.3g}{share}{slope.max_bounded:9.3g}   {reason}")
+        if not e.kept():
+            print(f"{'':57s}BROKEN: {FEW_BOUND:g} ULP for all but {FEW:.2%}, {ROWS_BOUND:g} for all, slopes {GRADIENT_BOUND:g}")
+            good = False
+    return good
+
+
+# Means.
+
+MEAN_BOUND = 1e-15  # relative
+GRID = 1 << 24  # the numbers are multiples of 2^-24, so that squares of differences are whole numbers of 2^-48
+
+
+def mean_error(count: int, peers: bool = True) -> dict[str, float]:
+    """Relative errors of the mean of `count` float32 squared errors, against whole-number arithmetic."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    with tempfile.TemporaryDirectory() as folder:
+
+        def array(name: str) -> Array:
+            if 16 * count < free:  # two arrays, what a peer needs, and room for others
+                return np.empty(count, np.float32)
+            return np.memmap(Path(folder) / name, np.float32, "w+", shape=(count,))
+
+        t, p = array("y_true"), array("y_pred")
+        total, step = 0, 1 << 20
+        for lo in range(0, count, step):
+            k = np.random.default_rng(lo).integers(0, GRID, (2, min(step, count - lo)), np.int32)
+            t[lo : lo + step], p[lo : lo + step] = k.astype(np.float32) / np.float32(GRID)
+            d = (k[1] - k[0]).astype(np.int64)
+            total += sum(np.add.reduceat(d * d, np.arange(0, d.size, 1 << 14)).tolist())
+        exact = Fraction(total, count) / GRID**2
+        found = {"lossfuncs": lossfuncs.losses.mean_squared_error(t, p, reduction="mean")}
+        if peers:
+            e = np.subtract(p, t, out=array("error"))
+            found["numpy"] = np.mean(np.square(e, out=e))
+            del e
+            try:
+                import torch
+
+                found["torch"] = torch.nn.functional.mse_loss(torch.from_numpy(p), torch.from_numpy(t)).item()
+            except ImportError:
+                pass
+        return {key: float(abs(Fraction(float(value)) / exact - 1)) for key, value in found.items()}
+
+
+def means(count: int) -> bool:
+    """Prints the errors of the mean; whether ours is within MEAN_BOUND."""
+    print(f"\nmean squared error of {count} float32 pairs: relative errors against whole-number arithmetic")
+    errors = mean_error(count)
+    print("   ".join(f"{name} {error:.2g}" for name, error in errors.items()), flush=True)
+    return errors["lossfuncs"] <= MEAN_BOUND
+
+
 def _main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m bench.accuracy", description="Accuracy of lossfuncs' elementary functions.")
-    parser.add_argument("--exhaustive", action="store_true", help="all 2^32 float32 inputs instead of one block in 64")
-    parser.add_argument("--points", type=int, default=20_000, help="float64 points a function (default: 20000)")
-    parser.add_argument("--only", nargs="+", choices=[*UNARY, "pow"], default=[*UNARY, "pow"], metavar="NAME", help="functions")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="threads or processes at once")
+    parser = argparse.ArgumentParser("python -m bench.accuracy", description="How far lossfuncs is from the exact values.")
+    sections = ("functions", "losses", "means")
+    parser.add_argument("--sections", nargs="+", choices=sections, default=sections, metavar="NAME", help=f"of {', '.join(sections)}")
+    parser.add_argument("--exhaustive", action="store_true", help="functions: all 2^32 float32 inputs instead of one block in 64")
+    parser.add_argument("--points", type=int, default=20_000, help="functions: float64 points each (default: 20000)")
+    parser.add_argument("--only", nargs="+", choices=[*UNARY, "pow"], default=[*UNARY, "pow"], metavar="NAME", help="which functions")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="functions: threads or processes at once")
     parser.add_argument("--derive", action="store_true", help="fit the polynomials again instead")
+    parser.add_argument("--rows", type=int, default=100_000, help="losses: rows each (default: 100000)")
+    parser.add_argument("--mean", type=int, default=100_000_000, help="means: how many numbers (default: 100000000)")
     options = parser.parse_args(arguments)
+    if min(options.points, options.rows, options.mean) < 1:
+        parser.error("--points, --rows and --mean must be at least 1")
     if options.derive:
         derive()
         return 0
-    good = single_precision(options.only, 1 if options.exhaustive else 64, options.workers)
-    good &= double_precision(options.only, options.points, options.workers)
+    good = True
+    if "functions" in options.sections:
+        good &= single_precision(options.only, 1 if options.exhaustive else 64, options.workers)
+        good &= double_precision(options.only, options.points, options.workers)
+    if "losses" in options.sections:
+        good &= losses(options.rows)
+    if "means" in options.sections:
+        good &= means(options.mean)
     return 0 if good else 1
 
 

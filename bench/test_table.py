@@ -32,11 +32,8 @@ def _inputs(entry: Entry, shape: tuple[int, int]) -> tuple[Any, Any]:
 @pytest.mark.parametrize("backend", ("numpy", "numba"))
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_call(benchmark: Any, entry: Entry, backend: str, shape: tuple[int, int]) -> None:
-    if backend == "numba":
-        if not find_spec("numba"):
-            pytest.skip("numba is not installed")
-        if entry.rows is None:
-            pytest.skip(f"{entry.name} has no kernel")
+    if backend == "numba" and not find_spec("numba"):
+        pytest.skip("numba is not installed")
     y_true, y_pred = _inputs(entry, shape)
     options = {name: value for name, value in REQUIRED.items() if name in signature(entry.function).parameters}
     benchmark.group = f"{entry.name} {shape[0]}x{shape[1]}"

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from . import losses, metrics
 from .custom import check, pointwise, register
-from .dispatch import backend, current_backend, grad_and_hess, value_and_grad
+from .derivatives import grad_and_hess, value_and_grad
+from .dispatch import backend, current_backend
 from .evaluate import evaluate
 from .losses import (
     binary_crossentropy,

@@ -385,7 +385,7 @@ def by_class(t: Array, options: dict[str, Any], n: int, axis: int) -> Array:
     if alpha.shape not in ((n,), (1,)):
         raise ValueError(f"alpha must be a number or one for each of the {n} classes, got shape {alpha.shape}")
     smoothing = number("label_smoothing", options["label_smoothing"], 0.0, 1.0)
-    smooth = t * (1.0 - smoothing) + smoothing / n
+    smooth = t.astype(np.float64) * (1.0 - smoothing) + smoothing / n
     with np.errstate(invalid="ignore"):
         return smooth * alpha.reshape(-1, *(1,) * (t.ndim - 1 - axis))
 

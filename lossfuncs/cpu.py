@@ -44,6 +44,8 @@ class Compiled:
 
 @functools.cache
 def _rows_kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int) -> Compiled:
+    if not order:
+        rows = rows._replace(passes=rows.passes[: rows.leading])
     kernel = Kernel(rows, kind, labelled, long, total, order, parameters)
     return Compiled(rows.name, kernel.rows(), signature(kernel, parameters))
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from . import losses, metrics, plain
 from .call import REQUIRED, RowsCall, array, complete, plan
-from .dispatch import current_backend, entry_of, prepare
+from .dispatch import current_backend, prepare
 from .files import open_rows
 from .metrics.confusion import ThresholdMetric
 from .names import SPELLINGS, find
@@ -207,7 +207,7 @@ class Accumulator:
     @property
     def expects_probabilities(self) -> bool:
         """Whether logits would be taken for probabilities."""
-        return entry_of(self.function).predictions in ("probability", "distribution") and not self.options.get("from_logits")
+        return self.function.entry.predictions in ("probability", "distribution") and not self.options.get("from_logits")
 
     def update(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> None:
         """Take in a batch of at least one row."""
@@ -220,7 +220,7 @@ class Accumulator:
                              "with an axis, as axis=-1, it is one for each sample")  # fmt: skip
         call = prepare(self.function, t, p, self.options, sample_weight, "mean" if sample_weight is None else "mean_with_sample_weight")
         if isinstance(call, RowsCall):
-            if y_pred.ndim == 1 and not whole and not call.problem.rows.pointwise and entry_of(self.function).shape != "element":
+            if y_pred.ndim == 1 and not whole and not call.problem.rows.pointwise and self.function.entry.shape != "element":
                 raise ValueError(f"{name} needs several numbers for each sample, but y_pred has one: its shape is {y_pred.shape}")
         elif name == "circle" and (self.options.get("ref_embeddings") is None or self.options.get("remove_diagonal", True)):
             raise ValueError("circle compares the samples of a batch with one another, so it has no value apart from the batches: "
@@ -245,7 +245,7 @@ class Accumulator:
         if not self.elements:
             return totals[0] / self.weight.value if self.weight.value else 0.0
         maths = {name: value for name, value in complete(self.function, self.options).items() if name not in STRUCTURAL}
-        rows, parameters = plan(entry_of(self.function), self.elements, maths)
+        rows, parameters = plan(self.function.entry, self.elements, maths)
         with np.errstate(all="ignore"):
             return float(plain.on_arrays(rows.value)([np.float64(x) for x in totals], np.float64(self.elements), *parameters))
 

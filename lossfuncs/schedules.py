@@ -137,8 +137,6 @@ class Kernel:
     """
 
     def __init__(self, rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int) -> None:
-        if not order:
-            rows = rows._replace(passes=rows.passes[: rows.leading])
         self.maths = rows
         self.element = ELEMENTS[kind]
         self.fold = Fold(rows, self.element, labelled, long)
@@ -205,12 +203,13 @@ class Kernel:
 
         def derivative(f: Any) -> Any:
             @inline
-            def derive(C: Any, U: Any, K: Any, t: Any, p: Any, into: Any, lanes: int, n: int, a: Any) -> None:
+            def derive(C: Any, U: Any, status: Any, K: Any, t: Any, p: Any, into: Any, lanes: int, n: int, a: Any) -> None:
                 G = block()
                 for j in range(n):
                     for lane in range(LANES):
                         y = target(K, at(t, j * stride), j, lane)
-                        put(G, j * LANES + lane, store(f(constant(C, lane), y, load(p[j * LANES + lane]), *a) * U[lane]))
+                        d = f(constant(C, lane), y, load(p[j * LANES + lane]), *a) * U[lane]
+                        put(G, j * LANES + lane, store(judge(d, status[lane])))
                 _transposed_back(into, G, n, lanes)
 
             return derive
@@ -222,10 +221,10 @@ class Kernel:
                    scale: float, a: Any) -> None:  # fmt: skip
             C, U = spread(), lanes64()
             for lane in range(LANES):
-                put(U, lane, judge(W[lane] * scale, status[lane]))
+                put(U, lane, W[lane] * scale)
                 set_to(C, lane, around(read(S, lane), float(n), *a))
-            first_one(C, U, K, t, p, at(grad, row * n), lanes, n, a)
-            second(C, U, K, t, p, at(hess, row * n), lanes, n, a)
+            first_one(C, U, status, K, t, p, at(grad, row * n), lanes, n, a)
+            second(C, U, status, K, t, p, at(hess, row * n), lanes, n, a)
 
         return derive
 
@@ -373,9 +372,14 @@ class Kernel:
 
         def derivative(f: Any) -> Any:
             @inline
-            def derive(c: Any, u: float, K: Any, t: Any, p: Any, into: Any, n: int, a: Any) -> None:
-                for j in range(n):
-                    put(into, j, store(f(c, target(K, at(t, j * step), j, 0), load(p[j]), *a) * u))
+            def derive(c: Any, u: float, status: float, K: Any, t: Any, p: Any, into: Any, n: int, a: Any) -> None:
+                verdict = judge(1.0, status)
+                if verdict == 1.0:
+                    for j in range(n):
+                        put(into, j, store(f(c, target(K, at(t, j * step), j, 0), load(p[j]), *a) * u))
+                else:
+                    for j in range(n):
+                        put(into, j, store(verdict))
 
             return derive
 
@@ -384,9 +388,9 @@ class Kernel:
         @inline
         def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, grad: Any, hess: Any, row: int, lanes: int, n: int,
                    scale: float, a: Any) -> None:  # fmt: skip
-            c, u = around(read(S, 0), float(n), *a), judge(W[0] * scale, status[0])
-            first_one(c, u, K, t, p, at(grad, row * n), n, a)
-            second(c, u, K, t, p, at(hess, row * n), n, a)
+            c, u = around(read(S, 0), float(n), *a), W[0] * scale
+            first_one(c, u, status[0], K, t, p, at(grad, row * n), n, a)
+            second(c, u, status[0], K, t, p, at(hess, row * n), n, a)
 
         return derive
 

@@ -31,6 +31,7 @@ shape        how the rows lie
                  own      the family module says
 labels01     a y_true of nothing but 0 and 1 is read as -1 and 1: the row maths takes the option `converted`
 note         what a user should know, in a sentence
+call         how a call is made ready and run
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .call import Call, RowsCall
 from .losses.circle import circle, circle_rows
 from .losses.ctc import ctc
 from .losses.hinge import (
@@ -104,6 +106,7 @@ from .metrics.correlation import (
 )
 from .metrics.correlation import cosine_rows as cosine_metric_rows
 from .metrics.correlation import cosine_similarity as cosine_metric
+from .own import CircleCall, SequenceCall
 from .problem import STRUCTURAL as STRUCTURAL
 from .rows import Rows
 
@@ -120,6 +123,7 @@ class Entry(NamedTuple):
     shape: str
     labels01: bool = False
     note: str = ""
+    call: type[Call] = RowsCall
 
 
 # fmt: off
@@ -171,9 +175,9 @@ LOSSES = (
           tversky, tversky_rows, "binary", "probability", "axis",
           note="alpha weighs what was missed, as in Keras 3.15.1; its next release swaps alpha and beta"),
     Entry("circle", "Circle",
-          circle, circle_rows, "label", "embedding", "own"),
+          circle, circle_rows, "label", "embedding", "own", call=CircleCall),
     Entry("ctc", "CTC",
-          ctc, None, "sequence", "logits", "own"),
+          ctc, None, "sequence", "logits", "own", call=SequenceCall),
 )
 
 _LOSS = {entry.name: entry for entry in LOSSES}
@@ -216,3 +220,7 @@ METRICS = (
     _LOSS["kl_divergence"]._replace(aliases="KLDivergence kullback_leibler_divergence"),
 )
 # fmt: on
+
+# A public function knows its line; one that is both a loss and a metric has its line among the losses.
+for _entry in (*METRICS, *LOSSES):
+    vars(_entry.function)["entry"] = _entry

@@ -53,7 +53,7 @@ def possible(entry: Entry, options: dict[str, Any], task: str) -> bool:
 def chosen() -> list[Any]:
     """Every case with every dtype, schedule and task: each is a kernel to compile.
 
-    The bases keep the float32 gradient by both schedules, and every case two more, spread so that all dtypes, schedules and tasks meet;
+    The bases keep the float32 gradient by both schedules, and every case one more, spread so that all dtypes, schedules and tasks come up;
     the rest is slow.
     """
     found = []
@@ -61,7 +61,7 @@ def chosen() -> list[Any]:
         base = i < len(BASES)
         every = [(kind, schedule, task) for kind, schedule, task in itertools.product(DTYPES, SHAPES, TASKS) if possible(*one.values, task)]
         first = next(task for task in ("gradient", "values") if possible(*one.values, task))
-        quick = {("float32", schedule, first) for schedule in SHAPES if base} | {every[(11 * i + 17 * j) % len(every)] for j in range(2)}
+        quick = {("float32", schedule, first) for schedule in SHAPES if base} | {every[11 * i % len(every)]}
         for combination in every:
             marks = () if combination in quick else (pytest.mark.slow,)
             found.append(pytest.param(*one.values, *combination, marks=marks, id="-".join([one.id, *combination])))
@@ -135,7 +135,10 @@ def test_nan_infinities_and_edges_come_out_as_in_the_reference(entry: Entry, opt
         wanted = reference(lossfuncs.value_and_grad, entry.function, t64, p.astype(np.float64), **options)
         for g, w in zip(got, wanted, strict=True):
             scale = np.maximum(largest(p, -1), largest(w, -1) if np.ndim(w) == 2 else np.abs(w)[:, None])
-            assert_equal(g, w, np.dtype(np.float32), np.maximum(scale if np.ndim(w) == 2 else scale[:, 0], 1.0), f"{t[:1]} {p[0]}")
+            if "correlation" in entry.name:  # the gradient is a difference of unit vectors over the spread of p
+                with np.errstate(all="ignore"):
+                    scale = np.maximum(scale, 1.0 / np.std(p.astype(np.float64), axis=-1, keepdims=True))
+            assert_equal(g, w, np.dtype(np.float32), np.maximum(scale if np.ndim(w) == 2 else scale[:, 0], 1.0), f"y_true of {t[0]}")
 
 
 @pytest.mark.parametrize(("entry", "options"), DIFFERENTIABLE)
@@ -179,6 +182,18 @@ def test_an_axis_is_the_reference_axis_and_the_bits_of_the_moved_array(name: str
             assert bits(got[0]) == bits(value) and bits(np.moveaxis(got[1], axis, -1)) == bits(gradient), f"axis={axis}"
 
 
+@pytest.mark.parametrize("name", ["mean_squared_error", "categorical_crossentropy", "sparse_categorical_crossentropy"])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 9), (3, 2, 70, 65), (1, 1, 1, 1), (2, 1, 3, 1, 4)], ids=str)
+def test_any_number_of_axes_is_rows_of_the_last(name: str, shape: tuple[int, ...]) -> None:
+    entry = by_name("loss", name)
+    t, p = inputs(entry, {}, shape)
+    value, gradient = lossfuncs.value_and_grad(entry.function, t, p)
+    flat = t.reshape(-1, *t.shape[len(shape) - 1 :])
+    wanted = lossfuncs.value_and_grad(entry.function, flat, p.reshape(-1, shape[-1]))
+    assert value.shape == shape[:-1] and gradient.shape == shape
+    assert bits(value) == bits(wanted[0]) and bits(gradient) == bits(wanted[1])
+
+
 INTEGERS = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
 
 
@@ -186,14 +201,13 @@ INTEGERS = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int6
 @pytest.mark.parametrize("kind", ["float32", "float16"])
 def test_targets_of_any_type_are_taken_at_their_exact_value(name: str, kind: str) -> None:
     entry = by_name("loss", name)
-    for n in (5, 70):
-        _, p = inputs(entry, {}, (66, n), DTYPES[kind])
-        whole = np.eye(n)[np.arange(66) % n]
-        wanted = reference(lossfuncs.value_and_grad, entry.function, whole, p.astype(np.float64))
-        for target in [*INTEGERS, *DTYPES]:
-            got = lossfuncs.value_and_grad(entry.function, whole.astype(DTYPES.get(target, target)), p)
-            for g, w in zip(got, wanted, strict=True):
-                assert_equal(g, w, DTYPES[kind], largest(w), f"{target} {n}")
+    _, p = inputs(entry, {}, (66, 5), DTYPES[kind])
+    whole = np.eye(5)[np.arange(66) % 5]
+    wanted = reference(lossfuncs.value_and_grad, entry.function, whole, p.astype(np.float64))
+    for target in [*INTEGERS, *DTYPES]:
+        got = lossfuncs.value_and_grad(entry.function, whole.astype(DTYPES.get(target, target)), p)
+        for g, w in zip(got, wanted, strict=True):
+            assert_equal(g, w, DTYPES[kind], largest(w), target)
 
 
 def test_whole_numbers_beyond_the_significand_of_y_pred_keep_their_value() -> None:
@@ -231,7 +245,8 @@ def test_lists_series_and_frames_are_arrays(backend: str) -> None:
     np.testing.assert_array_equal(lossfuncs.categorical_crossentropy(t.tolist(), p.tolist()), wanted)
     np.testing.assert_array_equal(lossfuncs.categorical_crossentropy(pandas.DataFrame(t), frame), wanted)
     np.testing.assert_array_equal(lossfuncs.sparse_categorical_crossentropy(series, frame), wanted)
-    value, gradient = lossfuncs.value_and_grad("categorical_crossentropy", pandas.DataFrame(t), frame, sample_weight=pandas.Series([1.0, 2.0, 3.0]))
+    weight = pandas.Series([1.0, 2.0, 3.0])
+    value, gradient = lossfuncs.value_and_grad("categorical_crossentropy", pandas.DataFrame(t), frame, sample_weight=weight)
     np.testing.assert_allclose(value, wanted * [1.0, 2.0, 3.0], rtol=1e-15)
     assert type(gradient) is np.ndarray and gradient.shape == p.shape
 
@@ -391,7 +406,7 @@ def test_rows_of_the_ignored_class_leave_value_gradient_and_mean(ignored: int, n
     assert lossfuncs.sparse_categorical_crossentropy(np.full(130, ignored), p, reduction="mean", **options) == 0.0
 
 
-@pytest.mark.parametrize("options", [{}, {"from_logits": True}, {"label_smoothing": 0.2}, {"gamma": 0.5}], ids=str)
+@pytest.mark.parametrize("options", [{"gamma": 0.5}, {"from_logits": True, "label_smoothing": 0.2}], ids=str)
 @pytest.mark.parametrize("n", [5, 70])
 def test_alpha_for_each_class_is_a_weight_of_its_targets(options: dict[str, Any], n: int) -> None:
     entry = by_name("loss", "categorical_focal_crossentropy")
@@ -401,8 +416,8 @@ def test_alpha_for_each_class_is_a_weight_of_its_targets(options: dict[str, Any]
     for given in (alpha, alpha.tolist()):
         for g, w in zip(lossfuncs.value_and_grad(entry.function, t, p, alpha=given, **options), wanted, strict=True):
             assert_equal(g, w, np.dtype(np.float32), largest(w))
-    one = lossfuncs.categorical_focal_crossentropy(t, p, alpha=0.5, **options)
-    np.testing.assert_allclose(lossfuncs.categorical_focal_crossentropy(t, p, alpha=[0.5], **options), one, rtol=3e-7)
+    one = lossfuncs.value_and_grad(entry.function, t, p, alpha=0.5, **options)[0]
+    np.testing.assert_allclose(lossfuncs.value_and_grad(entry.function, t, p, alpha=[0.5], **options)[0], one, rtol=3e-7)
 
 
 @pytest.mark.parametrize("n", [5, 70])
@@ -446,3 +461,31 @@ def test_ctc_equals_the_reference(kind: str) -> None:
             exact = np.dtype(np.float64) if "reduction" in more else DTYPES[kind]
             assert_equal(got[0], wanted[0], exact, np.abs(wanted[0]) * 2.0**8)  # of as many terms as there are frames
             assert_equal(got[1], wanted[1], DTYPES[kind], 2.0**8 * largest(wanted[1]))
+
+
+# A user's own.
+
+
+def _branching(t: float, p: float, low: float, high: float = 2.0) -> float:
+    if p < low:
+        return math.exp(p) - t
+    return math.log(p) * high if p > high else max(p - t, 0.0)
+
+
+def _branching_slope(t: float, p: float, low: float, high: float = 2.0) -> float:
+    if p < low:
+        return math.exp(p)
+    return high / p if p > high else (1.0 if p > t else 0.0)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_a_loss_of_ones_own_with_branches_equals_its_scalar_functions(kind: str) -> None:
+    loss = lossfuncs.pointwise(_branching, _branching_slope, name="branching")
+    for shape in ((66, 9), (5, 129), (LONGEST + 3,)):
+        t, p = inputs(by_name("loss", "mean_squared_error"), {}, shape, DTYPES[kind])
+        wanted = np.mean(np.vectorize(_branching, otypes="d")(t.astype(float), 2.0 * p.astype(float), -0.5, 2.0), axis=-1)
+        slope = np.vectorize(_branching_slope, otypes="d")(t.astype(float), 2.0 * p.astype(float), -0.5, 2.0) / shape[-1]
+        value, gradient = lossfuncs.value_and_grad(loss, t, 2 * p, low=-0.5)
+        assert_equal(value, wanted, DTYPES[kind], 1.0)
+        assert_equal(gradient, slope, DTYPES[kind], largest(slope))
+        assert_equal(reference(loss, t, 2 * p, low=-0.5), wanted, DTYPES[kind], 1.0)

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,33 @@ def long(names: list[str]) -> None:
                     call(memory, entry, {}, t, p, end, 1)
 
 
+def flipped(names: list[str]) -> None:
+    """Labels that another thread makes good and bad during the calls."""
+    entry, n, m = by_name("loss", "sparse_categorical_crossentropy"), 16, 4096
+    memory = Memory(m * n * 4)
+    t, p = memory(np.zeros(m, np.int64), True), memory(np.zeros((m, n), np.float32), True)
+    gradient = memory(np.zeros((m, n), np.float32), True)
+    stop = threading.Event()
+
+    def flip() -> None:
+        while not stop.is_set():
+            for label in (n, 3, 2**40, 0, -(2**62)):
+                t[::5] = label
+
+    thread = threading.Thread(target=flip)
+    thread.start()
+    outcomes = [0, 0]
+    for _ in range(2000):
+        try:
+            lossfuncs.value_and_grad(entry.function, t, p, from_logits=True, out=gradient)
+            outcomes[0] += 1
+        except ValueError:
+            outcomes[1] += 1
+    stop.set()
+    thread.join()
+    assert outcomes[1], "no call met a bad label"
+
+
 def planted(names: list[str]) -> None:
     """A kernel that reads one element too many, above or below."""
     from numba.core import types
@@ -171,7 +199,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
 
 
-@pytest.mark.parametrize("sweep", ["rows", "types", "long"])
+@pytest.mark.parametrize("sweep", ["rows", "types", "long", "flipped"])
 def test_no_kernel_touches_what_is_beside_its_arrays(sweep: str) -> None:
     done = run(sweep)
     assert done.returncode == 0, f"died with {done.returncode}: {done.stderr}"

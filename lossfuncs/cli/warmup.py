@@ -102,7 +102,6 @@ def _job(job: tuple[str, str, str, bool]) -> tuple[int, int]:
 
     from .. import backend, cache, losses, metrics, value_and_grad
     from ..call import REQUIRED
-    from ..dispatch import entry_of
     from ..domains import draw
 
     kind, name, dtype, logits = job
@@ -113,7 +112,7 @@ def _job(job: tuple[str, str, str, bool]) -> tuple[int, int]:
     if logits:
         options["from_logits"] = True
     before = cache.info()
-    entry = entry_of(function)
+    entry = function.entry
     with backend("numba"):
         for rows, n in SHAPES:
             shape = (rows, 4, n) if entry.targets == "sequence" else (rows, n)

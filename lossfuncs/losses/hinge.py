@@ -97,7 +97,8 @@ def categorical_hinge(y_true: Any, y_pred: Any, *, sample_weight: Any = None, re
     """
     positive = np.sum(np.where(y_true == 0, 0.0, y_true * y_pred), axis=-1)
     negative = np.max((1.0 - y_true) * y_pred, axis=-1, initial=-np.inf)
-    return np.maximum(negative - positive + 1.0, 0.0)
+    # in the order that loses nothing where the three nearly cancel
+    return np.maximum(np.where(positive < 2.0, (1.0 - positive) + negative, (negative - positive) + 1.0), 0.0)
 
 
 def _score(s: Any, p: float) -> tuple[float]:
@@ -112,12 +113,17 @@ def _is_top_rival(s: Any, t: float, p: float) -> Any:
     return where((1.0 - t) * p == s[1], 1.0, 0.0)
 
 
+def _shortfall(s: Any) -> Any:
+    # 1 - positive is exact for 1 <= positive <= 2, negative - positive where it is near -1 and positive is larger
+    return where(s[0] < 2.0, (1.0 - s[0]) + s[1], (s[1] - s[0]) + 1.0)
+
+
 def categorical_margin_value(s: Any, n: float) -> Any:
-    return max(s[1] - s[0] + 1.0, 0.0)
+    return max(_shortfall(s), 0.0)
 
 
 def categorical_margin_around(s: Any, n: float) -> tuple[Any, Any, Any]:
-    active = _half_step(s[1] - s[0] + 1.0)
+    active = _half_step(_shortfall(s))
     return active, s[1], active / s[2]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from .. import dispatch
+from .. import derivatives, dispatch
 from ..call import Call, array, complete, is_float, same_rank, spread
 from ..options import shown
 from ..problem import Array
@@ -153,7 +153,7 @@ class LossFunctionWrapper(Loss):
 
         def compute(t: Any, p: Any, weights: Any, reduction: Any, divisor: float) -> tuple[Any, Array]:
             seed = upstream if divisor == 1.0 else array("upstream", 1.0 if upstream is None else upstream) / divisor
-            value, gradient = dispatch.value_and_grad(
+            value, gradient = derivatives.value_and_grad(
                 self.fn, t, p, upstream=seed, out=out, sample_weight=weights, reduction=reduction, **self.options
             )
             return _over(value, divisor), gradient
@@ -178,7 +178,7 @@ class LossFunctionWrapper(Loss):
         if self._dtype is None:
             return y_true, y_pred
         t, p = array("y_true", y_true), array("y_pred", y_pred)
-        if is_float(t.dtype) and dispatch.entry_of(self.fn).targets not in ("index", "label", "sequence", "decision"):
+        if is_float(t.dtype) and self.fn.entry.targets not in ("index", "label", "sequence", "decision"):
             t = _round(t, self._dtype)
         return t, _round(p, self._dtype)
 
@@ -191,7 +191,7 @@ class LossFunctionWrapper(Loss):
         valid = np.asarray(call.valid)
         weights = np.where(valid, 1.0 if call.weights is None else call.weights, 0.0).reshape(call.shape)
         how = (weights, None, 1.0) if call.reduction is None else (weights, "sum", call.divisor())
-        targets = dispatch.entry_of(self.fn).targets
+        targets = self.fn.entry.targets
         if targets == "label" or valid.all():  # samples that are compared with one another cannot be taken out
             return compute(t, p, *how)
         with contextlib.suppress(ValueError):

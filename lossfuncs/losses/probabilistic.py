@@ -607,10 +607,12 @@ def kl_divergence(y_true: Any, y_pred: Any, *, sample_weight: Any = None, reduct
     return np.sum(a * np.sign(a - b) * np.log1p(np.abs(a - b) / np.minimum(a, b)), axis=-1)
 
 
-def relative_entropy(t: float, p: float) -> float:
-    # |log(a / b)| = log1p(|a - b| / the smaller), right to the last digits for equal and for unequal a and b
+def relative_entropy(t: float, p: float) -> Any:
+    # By log1p, because terms of both signs cancel in rows that are nearly equal: near 1, the error of log(a / b) is one of the rounding
+    # of a / b, that of log1p next to 0 is the same small share of every term.
     a, b = min(max(t, EPS), 1.0), min(max(p, EPS), 1.0)
-    return a * math.copysign(math.log1p(abs(a - b) / min(a, b)), a - b)
+    less = a < b
+    return where(less, -a, a) * math.log1p(abs(a - b) / where(less, a, b))
 
 
 def relative_entropy_slope(t: float, p: float) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..call import RowsCall, array, complete, spread
-from ..dispatch import current_backend, entry_of, prepare
+from ..dispatch import current_backend, prepare
 from ..options import shown
 from ..problem import Array, Task
 from ..serialization import automatic_name
@@ -411,7 +411,7 @@ class MeanMetricWrapper(Mean):
         self._update(array("y_true", y_true), array("y_pred", y_pred), sample_weight, mask)
 
     def _update(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> None:
-        entry, t, p = entry_of(self._fn), y_true, y_pred
+        entry, t, p = self._fn.entry, y_true, y_pred
         in_row = p.ndim == 1 and entry.targets != "index"
         if in_row:
             t, p = (x.reshape(-1, 1) if x.ndim == 1 else x for x in (t, p))
