@@ -119,7 +119,8 @@ class LossFunctionWrapper(Loss):
         super().__init__(name, reduction, dtype)
         if not callable(fn):
             raise TypeError(f"fn must be a function of (y_true, y_pred), got {shown(fn)}")
-        self.fn, self.options = fn, kwargs
+        self.fn: Any = fn
+        self.options = kwargs
         known = hasattr(fn, "defaults")
         if known:
             complete(fn, kwargs)

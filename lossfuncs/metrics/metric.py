@@ -385,7 +385,8 @@ class MeanMetricWrapper(Mean):
         if not callable(fn):
             raise TypeError(f"fn must be a function of y_true and y_pred, got {shown(fn)}")
         super().__init__(name, dtype)
-        self._fn, self._kwargs = fn, kwargs
+        self._fn: Any = fn
+        self._kwargs = kwargs
         self._fused = hasattr(fn, "defaults")
         if self._fused:  # fewer options are sooner found to be those of the call before
             complete(fn, kwargs)
