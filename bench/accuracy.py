@@ -385,9 +385,17 @@ def _grid(fit: Fit, count: int) -> list[Any]:
     return [(fit.low + fit.high - (fit.high - fit.low) * mp.cos(mp.pi * k / count)) / 2 for k in range(count + 1)]
 
 
+def _polynomial(coefficients: Any, x: Any) -> Any:
+    """Sum of coefficients[k] x^k."""
+    total = 0
+    for c in reversed(coefficients):
+        total = total * x + c
+    return total
+
+
 def weighted_error(fit: Fit, coefficients: Sequence[Any], count: int = 1000) -> float:
     """max of |polynomial - function| weight over a Chebyshev grid of the interval."""
-    return float(max(abs(mp.polyval(coefficients[::-1], x) - fit.function(x)) * fit.weight(x) for x in _grid(fit, count)))
+    return float(max(abs(_polynomial(coefficients, x) - fit.function(x)) * fit.weight(x) for x in _grid(fit, count)))
 
 
 def minimax(fit: Fit, degree: int) -> list[Any]:
@@ -402,7 +410,7 @@ def minimax(fit: Fit, degree: int) -> list[Any]:
         *coefficients, level = mp.lu_solve(system, mpmath.matrix([fit.function(x) for x in points]))
         extremes: list[tuple[Any, Any]] = []
         for x, value, weight in values:
-            error = (mp.polyval(coefficients[::-1], x) - value) * weight
+            error = (_polynomial(coefficients, x) - value) * weight
             if extremes and (extremes[-1][1] > 0) == (error > 0):
                 extremes[-1] = max(extremes[-1], (x, error), key=lambda extreme: abs(extreme[1]))
             else:
