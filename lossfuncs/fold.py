@@ -88,13 +88,15 @@ class Fold:
         self.all = functools.reduce(_then, self.each)
 
     def _sweep(self, step: Any, slot: int, count: int, start: float, combine: Any, hard: Any = None) -> Any:
-        """Start `count` totals, let `step(S, K, t, p, j, lane, wanted, a)` take in each element, combine the lanes of a long row.
+        """Start `count` totals, let `step(S, s, K, t, p, j, lane, wanted, a)` take in each element, combine the lanes of a long row.
 
-        `hard` does the same for 64 elements whose targets are all 0 or 1.
+        s holds the totals of the passes before: those of the lane's row. In a long row they are the same in all lanes, and what
+        depends on them alone is worked out once. `hard` does the same for 64 elements whose targets are all 0 or 1.
         """
-        each = _each_lane(step)
+        known = column(slot)
+        each = _each_lane(step, None if self.long else known)
         if hard is not None:
-            each = _hard_or_soft(_each_lane(hard), each, self.element.load)
+            each = hard_or_soft(_each_lane(hard, None if self.long else known), each, self.element.load)
         elif combine is dot_to:
             each, combine = _unless_all_zero(each, self.element.load), add_to
         stride = self.stride
@@ -104,19 +106,19 @@ class Fold:
             for lane in range(count * LANES):
                 put(S, slot * LANES + lane, start)
             for j in range(n):
-                each(S, K, at(t, j * stride), at(p, j * LANES), j, a)
+                each(S, (), K, at(t, j * stride), at(p, j * LANES), j, a)
 
         @inline
         def long(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             for lane in range(count * LANES):
                 put(S, slot * LANES + lane, start)
-            full = n // LANES
+            full, s = n // LANES, known(S, 0)
             for j in range(full):
-                each(S, K, at(t, j * stride), at(p, j * LANES), j, a)
+                each(S, s, K, at(t, j * stride), at(p, j * LANES), j, a)
             rest = n - full * LANES
             if rest:
                 for lane in range(LANES):
-                    step(S, K, tail_t, tail_p, full, lane, lane < rest, a)
+                    step(S, s, K, tail_t, tail_p, full, lane, lane < rest, a)
             for q in range(count):
                 combined = tree(at(S, (slot + q) * LANES), combine)
                 for lane in range(LANES):
@@ -125,12 +127,12 @@ class Fold:
         return long if self.long else short
 
     def _gathering(self, one: Pass, slot: int, start: float, combine: Any) -> Any:
-        load, target, terms, read = self.element.load, self.target, self.element.bind(one.terms), column(slot)
+        load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
 
         def gathering(terms: Any) -> Any:
             @inline
-            def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
-                x = terms(read(S, lane), target(K, t, j, lane), load(p[lane]), *a)
+            def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+                x = terms(s, target(K, t, j, lane), load(p[lane]), *a)
                 combine(at(S, slot * LANES), lane, x, 1.0, wanted)
 
             return step
@@ -138,8 +140,8 @@ class Fold:
         if combine is dot_to:
 
             @inline
-            def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
-                dot_to(at(S, slot * LANES), lane, terms(read(S, lane), load(p[lane]), *a), target(K, t, j, lane), wanted)
+            def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+                dot_to(at(S, slot * LANES), lane, terms(s, load(p[lane]), *a), target(K, t, j, lane), wanted)
         else:
             step = gathering(terms)
         hard = None if one.hard is None or self.labelled else gathering(self.element.bind(one.hard))
@@ -155,14 +157,14 @@ class Fold:
         return self._gathering(one, slot, -math.inf, top_to)
 
     def _lse(self, one: Pass, slot: int) -> Any:
-        load, target, terms, read = self.element.load, self.target, self.element.bind(one.terms), column(slot)
+        load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
         exp = self.element.replace[rows.exp_nonpositive]
         # NaN need not stay in the maximum: it comes back in the sum.
         largest = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
 
         @inline
-        def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
-            x, m = terms(read(S, lane), target(K, t, j, lane), load(p[lane]), *a), S[slot * LANES + lane]
+        def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+            x, m = terms(s, target(K, t, j, lane), load(p[lane]), *a), s[slot]
             add_to(at(S, (slot + 1) * LANES), lane, exp(x - m), 1.0, wanted & (x != m))
             add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, wanted & (x == m))
 
@@ -178,14 +180,14 @@ class Fold:
         return fold
 
     def _argmax(self, one: Pass, slot: int) -> Any:
-        load, target, terms, read, long = self.element.load, self.target, self.element.bind(one.terms), column(slot), self.long
+        load, target, terms, long = self.element.load, self.target, self.element.bind(one.terms), self.long
         largest = self._gathering(one, slot, -math.inf, max_to)
 
         @inline
-        def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
-            x = terms(read(S, lane), target(K, t, j, lane), load(p[lane]), *a)
+        def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+            x = terms(s, target(K, t, j, lane), load(p[lane]), *a)
             index = float(j * LANES + lane) if long else float(j)
-            hit = index if (x == S[slot * LANES + lane]) | (x != x) else math.inf
+            hit = index if (x == s[slot]) | (x != x) else math.inf
             min_to(at(S, (slot + 1) * LANES), lane, hit, 1.0, wanted)
 
         first = self._sweep(step, slot + 1, 1, math.inf, min_to)
@@ -211,12 +213,12 @@ class Fold:
         return fold
 
     def _rank(self, one: Pass, slot: int) -> Any:
-        load, long, index, value = self.element.load, self.long, one.label * LANES, one.own * LANES
+        load, long, label, value = self.element.load, self.long, one.label, one.own
 
         @inline
-        def step(S: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
-            x, own, place = load(p[lane]), S[value + lane], float(j * LANES + lane) if long else float(j)
-            before = (not x <= own) | ((x == own) & (place < S[index + lane]))
+        def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+            x, own, place = load(p[lane]), s[value], float(j * LANES + lane) if long else float(j)
+            before = (not x <= own) | ((x == own) & (place < s[label]))
             add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & before)
 
         return self._sweep(step, slot, 1, 0.0, add_to)
@@ -255,26 +257,36 @@ class Fold:
         return fold
 
 
-def _each_lane(step: Any) -> Any:
-    @inline
-    def each(S: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
-        for lane in range(LANES):
-            step(S, K, t, p, j, lane, True, a)
+def _each_lane(step: Any, known: Any) -> Any:
+    if known is None:
+
+        @inline
+        def each(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+            for lane in range(LANES):
+                step(S, s, K, t, p, j, lane, True, a)
+    else:
+
+        @inline
+        def each(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+            for lane in range(LANES):
+                step(S, known(S, lane), K, t, p, j, lane, True, a)
 
     return each
 
 
-def _hard_or_soft(hard: Any, soft: Any, load: Any) -> Any:
+def hard_or_soft(hard: Any, soft: Any, load: Any) -> Any:
+    """The one if all 64 targets are 0 or 1, the other if not."""
+
     @inline
-    def each(S: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+    def each(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
         between = 0
         for lane in range(LANES):
             y = load(t[lane])
             between += (y != 0.0) & (y != 1.0)
         if between:
-            soft(S, K, t, p, j, a)
+            soft(S, s, K, t, p, j, a)
         else:
-            hard(S, K, t, p, j, a)
+            hard(S, s, K, t, p, j, a)
 
     return each
 
@@ -283,12 +295,12 @@ def _unless_all_zero(each: Any, load: Any) -> Any:
     """For a sum that is weighted by the targets: most of a one-hot row need not be looked at."""
 
     @inline
-    def some(S: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+    def some(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
         weights = 0
         for lane in range(LANES):
             weights += load(t[lane]) != 0.0
         if weights:
-            each(S, K, t, p, j, a)
+            each(S, s, K, t, p, j, a)
 
     return some
 

@@ -15,6 +15,7 @@ from typing import Any
 import numba.extending
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 
 LANES = 64
 _INDEX = ir.IntType(64)
@@ -228,28 +229,81 @@ def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: A
     return types.void(S, W, status, K, t, p, grad, hess, row, lanes, n, scale, a), lambda context, *_: context.get_dummy_value()
 
 
+def _transpose(tall: int, wide: int) -> Any:
+    @intrinsic
+    def transpose(typing: Any, into: Any, into_stride: Any, source: Any, source_stride: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            into, into_stride, source, source_stride = args
+            element = source.type.pointee
+
+            def line(base: Any, stride: Any, r: int, size: int) -> Any:
+                return builder.bitcast(builder.gep(base, [builder.mul(stride, _INDEX(r))]), ir.VectorType(element, size).as_pointer())
+
+            def shuffle(x: Any, y: Any, lanes: Any) -> Any:
+                return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
+
+            rows = [builder.load(line(source, source_stride, r, wide), align=_BYTES[element]) for r in range(tall)]
+            if wide == 4:  # two rows of four share a register
+                rows = [shuffle(rows[r], rows[r + 4], range(8)) for r in range(4)]
+            for k in (4, 2, 1)[8 // len(rows) - 1 :]:  # swap the off-diagonal k x k blocks of every 2k x 2k block
+                low = [j if not j & k else 8 + (j ^ k) for j in range(8)]
+                high = [j | k if not j & k else 8 + j for j in range(8)]
+                rows = [shuffle(rows[r], rows[r | k], low) if not r & k else shuffle(rows[r ^ k], rows[r], high) for r in range(len(rows))]
+            if tall == 4:
+                rows = [shuffle(rows[r % 4], rows[r % 4], range(r // 4 * 4, r // 4 * 4 + 4)) for r in range(8)]
+            for j, row in enumerate(rows):
+                builder.store(row, line(into, into_stride, j, tall), align=_BYTES[element])
+            return context.get_dummy_value()
+
+        return types.void(into, types.intp, source, types.intp), emit
+
+    return transpose
+
+
+transpose8, transpose8x4, transpose4x8 = _transpose(8, 8), _transpose(8, 4), _transpose(4, 8)
+"""transpose(into, into_stride, source, source_stride): into[j*into_stride + r] = source[r*source_stride + j] for 8 (or 4) rows r and
+8 (or 4) columns j: two or three rounds of swaps, no gather."""
+
+
 @intrinsic
-def transpose8(typing: Any, into: Any, into_stride: Any, source: Any, source_stride: Any) -> Any:
-    """into[j*into_stride + r] = source[r*source_stride + j] for an 8 x 8 block: three rounds of swaps, no gather."""
+def sums_of_rows8(typing: Any, into: Any, source: Any, n: Any) -> Any:
+    """into[r] = sum of source[r*n ... r*n + n - 1] for 8 rows of float64, in an order that depends on n alone.
+
+    Eight partial sums a row, then three rounds in which two rows' partial sums share a register. Up to 7 elements past the last
+    row are read, and do not count.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        into, into_stride, source, source_stride = args
-        element = source.type.pointee
-        eight = ir.VectorType(element, 8)
+        into, source, n = args
+        eight = ir.VectorType(ir.DoubleType(), 8)
 
-        def line(base: Any, stride: Any, r: int) -> Any:
-            return builder.bitcast(builder.gep(base, [builder.mul(stride, _INDEX(r))]), eight.as_pointer())
+        def constant(numbers: Any, bits: int = 32) -> Any:
+            return ir.Constant(ir.VectorType(ir.IntType(bits), 8), list(numbers))
 
-        def shuffle(x: Any, y: Any, lanes: list[int]) -> Any:
-            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), 8), lanes))
+        def eight_at(r: int, j: Any) -> Any:
+            place = builder.gep(source, [builder.add(builder.mul(n, _INDEX(r)), j)])
+            return builder.load(builder.bitcast(place, eight.as_pointer()), align=8)
 
-        rows = [builder.load(line(source, source_stride, r), align=_BYTES[element]) for r in range(8)]
-        for k in (4, 2, 1):  # swap the off-diagonal k x k blocks of every 2k x 2k block
-            low = [j if not j & k else 8 + (j ^ k) for j in range(8)]
-            high = [j | k if not j & k else 8 + j for j in range(8)]
-            rows = [shuffle(rows[r], rows[r | k], low) if not r & k else shuffle(rows[r ^ k], rows[r], high) for r in range(8)]
-        for j in range(8):
-            builder.store(rows[j], line(into, into_stride, j), align=_BYTES[element])
+        zero = ir.Constant(eight, [0.0] * 8)
+        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(8)]
+        rest = builder.and_(n, _INDEX(7))
+        whole = builder.sub(n, rest)
+        with cgutils.for_range_slice(builder, _INDEX(0), whole, _INDEX(8)) as (j, _):
+            for r, sum_ in enumerate(sums):
+                builder.store(builder.fadd(builder.load(sum_), eight_at(r, j)), sum_)
+        with builder.if_then(builder.icmp_signed("!=", rest, _INDEX(0))):
+            splat = builder.shuffle_vector(builder.insert_element(constant([0] * 8, 64), rest, ir.IntType(32)(0)), constant([0] * 8, 64),
+                                           constant([0] * 8))  # fmt: skip
+            counts = builder.icmp_signed("<", constant(range(8), 64), splat)
+            for r, sum_ in enumerate(sums):
+                builder.store(builder.fadd(builder.load(sum_), builder.select(counts, eight_at(r, whole), zero)), sum_)
+        partial = [builder.load(sum_) for sum_ in sums]
+        for k in (1, 2, 4):  # runs of k rows side by side; each round halves the partial sums of a row
+            low = [i if not i & k else 8 + (i ^ k) for i in range(8)]
+            high = [i | k for i in low]
+            pairs = zip(partial[::2], partial[1::2], strict=True)
+            partial = [builder.fadd(*(builder.shuffle_vector(x, y, constant(lanes)) for lanes in (low, high))) for x, y in pairs]
+        builder.store(partial[0], builder.bitcast(into, eight.as_pointer()), align=8)
         return context.get_dummy_value()
 
-    return types.void(into, types.intp, source, types.intp), emit
+    return types.void(into, source, types.intp), emit

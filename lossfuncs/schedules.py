@@ -14,7 +14,7 @@ from typing import Any
 from numba import types
 
 from . import plain
-from .fold import ELEMENTS, Fold, inline, tree
+from .fold import ELEMENTS, Fold, hard_or_soft, inline, tree
 from .lanes import (
     BAD,
     IGNORED,
@@ -33,7 +33,10 @@ from .lanes import (
     put,  # fmt: skip
     scratch,
     set_to,
+    sums_of_rows8,
+    transpose4x8,
     transpose8,
+    transpose8x4,
 )
 from .problem import NO_CLASS
 from .rows import Rows
@@ -99,8 +102,10 @@ def _transposed(x: Any, first: int, lanes: int, n: int, into: Any) -> Any:
     for r in range(0, blocks, 8):
         for j in range(0, n - 7, 8):
             transpose8(at(into, j * LANES + r), LANES, at(x, r * n + j), n)
-        if n % 8:
+        if n % 8 > 4:
             transpose8(at(into, (n - 8) * LANES + r), LANES, at(x, r * n + n - 8), n)
+        elif n % 8:
+            transpose8x4(at(into, (n - 4) * LANES + r), LANES, at(x, r * n + n - 4), n)
     if n < 8 and lanes == LANES:
         for j in range(n):
             for r in range(LANES):
@@ -122,8 +127,10 @@ def _transposed_back(into: Any, x: Any, n: int, lanes: int) -> None:
     for r in range(0, blocks, 8):
         for j in range(0, n - 7, 8):
             transpose8(at(into, r * n + j), n, at(x, j * LANES + r), LANES)
-        if n % 8:
+        if n % 8 > 4:
             transpose8(at(into, r * n + n - 8), n, at(x, (n - 8) * LANES + r), LANES)
+        elif n % 8:
+            transpose4x8(at(into, r * n + n - 4), n, at(x, (n - 4) * LANES + r), LANES)
     for r in range(blocks, lanes):
         for j in range(n):
             put(into, r * n + j, x[j * LANES + r])
@@ -172,7 +179,7 @@ class Kernel:
 
     def short(self) -> Any:
         """group(...): up to 64 rows side by side, one a lane."""
-        if self.order and self.maths.pointwise:
+        if self.maths.pointwise and not self.labelled:
             return self._pointwise_short()
         fold, check, finish, derive, weights = self.fold.all, self.check, self.finish(), self._derive_short(), self.weights
         totals, lanes64, labels64 = self.fold.totals, self.lanes, self.lane_labels
@@ -300,29 +307,85 @@ class Kernel:
         return both
 
     def _pointwise_short(self) -> Any:
-        element, finish, around, twice = self._pointwise(), self.finish(), self.around, self.order == 2
-        totals, lanes64, block, weights = self.fold.totals, self.lanes, scratch(LANES * SHORT, self.element.type), self.weights
+        """Up to 64 rows as one stretch of memory: every element mapped where it lies, then the rows summed."""
+        each, finish, order = self._pointwise_step(), self.finish(), self.order
+        around = self.around or inline(lambda s, n, *a: ())
+        lanes64, weights, grown = self.lanes, self.weights, LANES * SHORT
+        values, block = scratch(grown + 8, types.float64), scratch(grown, self.element.type)
+        spread, derivative = scratch(grown if order else 0, types.float64), scratch(grown if order else 0, self.element.type)
+
+        @inline
+        def padded(x: Any, count: int, full: int, into: Any) -> Any:
+            """x, or where fewer than 64 rows are left, a copy that 64 rows can be read from."""
+            if count == full:
+                return x
+            for i in range(count):
+                put(into, i, x[i])
+            for i in range(count, full):
+                put(into, i, 0)
+            return into
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
                   ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
-            S, W, U, G, H = totals(), lanes64(), lanes64(), block(), block()
-            T, P = _transposed(t, first, lanes, n, block()), _transposed(p, first, lanes, n, block())
+            S, W, U, F, G, H = lanes64(), lanes64(), spread(), values(), derivative(), derivative()
+            count, full = lanes * n, LANES * n
+            T, P = padded(at(t, first * n), count, full, block()), padded(at(p, first * n), count, full, block())
             weights(w, first, lanes, wstep, W)
-            for lane in range(LANES):
-                put(S, lane, 0.0)
-                put(U, lane, W[lane] * scale)
             c = around((0.0,), float(n), *a)
-            for j in range(n):
+            if order:
+                if wstep:
+                    for row in range(LANES):
+                        for j in range(n):
+                            put(U, row * n + j, W[row] * scale)
+                else:
+                    for i in range(full):
+                        put(U, i, W[0] * scale)
+            for i in range(0, full, LANES):
+                each(at(F, i), at(U, i), c, at(T, i), at(P, i), at(G, i), at(H, i), a)
+            if n == 1:
                 for lane in range(LANES):
-                    element(S, U[lane], c, at(T, j * LANES), at(P, j * LANES), G, H, j * LANES + lane, lane, True, a)
-            _transposed_back(at(grad, first * n), G, n, lanes)
-            if twice:
-                _transposed_back(at(hess, first * n), H, n, lanes)
+                    put(S, lane, F[lane])
+            else:
+                for row in range(0, LANES, 8):
+                    sums_of_rows8(at(S, row), at(F, row * n), n)
+            if order:
+                for i in range(count):
+                    put(grad, first * n + i, G[i])
+            if order == 2:
+                for i in range(count):
+                    put(hess, first * n + i, H[i])
             finish(S, S, W, out, acc, first, lanes, n, a)
             return -1
 
         return group
+
+    def _pointwise_step(self) -> Any:
+        """each(F, U, c, t, p, G, H, a): the values of 64 elements, and their derivatives times U."""
+        one, load, bind = self.maths.passes[0], self.element.load, self.element.bind
+        if self.order:
+            element = self._pointwise()
+
+            @inline
+            def derived(F: Any, U: Any, c: Any, t: Any, p: Any, G: Any, H: Any, a: Any) -> None:
+                for lane in range(LANES):
+                    put(F, lane, 0.0)
+                    element(F, U[lane], c, t, p, G, H, lane, lane, True, a)
+
+            return derived
+
+        def mapping(terms: Any) -> Any:
+            @inline
+            def step(F: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+                for lane in range(LANES):
+                    set_to(F, lane, terms(s, load(t[lane]), load(p[lane]), *a))
+
+            return step
+
+        step = mapping(bind(one.terms))
+        if one.hard is not None:
+            step = hard_or_soft(mapping(bind(one.hard)), step, load)
+        return inline(lambda F, U, c, t, p, G, H, a: step(F, (), U, t, p, 0, a))
 
     def _pointwise_long(self) -> Any:
         element, finish, around, twice = self._pointwise(), self.finish(), self.around, self.order == 2
