@@ -27,6 +27,7 @@ from .lanes import (
     max_to,
     min_to,
     narrow,
+    prefetch,
     put,
     scratch,  # fmt: skip
     set_to,
@@ -34,6 +35,8 @@ from .lanes import (
     widen,
 )
 from .rows import Pass, Rows, Scalar
+
+NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
 
 
 def inline(part: Callable[..., Any]) -> Any:
@@ -99,7 +102,7 @@ class Fold:
             each = hard_or_soft(_each_lane(hard, None if self.long else known), each, self.element.load)
         elif combine is dot_to:
             each, combine = _unless_all_zero(each, self.element.load), add_to
-        stride = self.stride
+        stride, later, dense = self.stride, slot > 0, not self.labelled
 
         @inline
         def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
@@ -114,6 +117,10 @@ class Fold:
                 put(S, slot * LANES + lane, start)
             full, s = n // LANES, known(S, 0)
             for j in range(full):
+                if later:  # this row is in the cache: meanwhile the next one can come
+                    prefetch(p, j * LANES + n)
+                    if dense and n <= NEAR:
+                        prefetch(t, j * LANES + n)
                 each(S, s, K, at(t, j * stride), at(p, j * LANES), j, a)
             rest = n - full * LANES
             if rest:

@@ -229,6 +229,21 @@ def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: A
     return types.void(S, W, status, K, t, p, grad, hess, row, lanes, n, scale, a), lambda context, *_: context.get_dummy_value()
 
 
+@intrinsic
+def prefetch(typing: Any, p: Any, i: Any) -> Any:
+    """Ask for the 64 elements from p + i on, wherever that may be."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i8, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [i8, i32, i32, i32]), "llvm.prefetch.p0")
+        for line in range(LANES * _BYTES[args[0].type.pointee] // 64):
+            place = builder.gep(builder.bitcast(builder.gep(args[0], [args[1]]), i8), [_INDEX(64 * line)])
+            builder.call(function, [place, i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp), emit
+
+
 def _transpose(tall: int, wide: int) -> Any:
     @intrinsic
     def transpose(typing: Any, into: Any, into_stride: Any, source: Any, source_stride: Any) -> Any:
