@@ -16,6 +16,7 @@ import numpy as np
 from numba.core import errors
 
 from . import cache, plain, threads
+from .fold import KEPT
 from .problem import NO_CLASS, Array, BadLabel, Problem, Task, give, is_flat, take
 from .rows import Pass, Rows
 from .schedules import SHORT, Kernel, piece_signature, signature
@@ -42,11 +43,16 @@ class Compiled:
         self.seconds_per_element = 0.5e-9
 
 
+def _rows_kernel(rows: Rows, kind: str, labelled: bool, n: int, total: bool, order: int, parameters: int) -> Compiled:
+    kept = order == 1 and rows.softmax_slope is not None and SHORT < n <= KEPT
+    return _kernel(rows, kind, labelled, n > SHORT, total, order, parameters, kept)
+
+
 @functools.cache
-def _rows_kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int) -> Compiled:
+def _kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int, kept: bool) -> Compiled:
     if not order:
         rows = rows._replace(passes=rows.passes[: rows.leading])
-    kernel = Kernel(rows, kind, labelled, long, total, order, parameters)
+    kernel = Kernel(rows, kind, labelled, long, total, order, parameters, kept)
     return Compiled(rows.name, kernel.rows(), signature(kernel, parameters))
 
 
@@ -82,7 +88,7 @@ def shortcut(problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any], div
         m, n = 1, m * n
     if n > (LONGEST if divisor is None else CUT) or dtype != problem.dtype or problem.ignore != NO_CLASS:
         return None
-    kernel = _rows_kernel(problem.rows, _kind(problem), problem.labelled, n > SHORT, divisor is not None, 0, len(a))
+    kernel = _rows_kernel(problem.rows, _kind(problem), problem.labelled, n, divisor is not None, 0, len(a))
     call, elements, half = kernel.call, m * n, dtype.itemsize == 2
     chunk = _chunk(n)
     chunks = -(-m // chunk)
@@ -115,7 +121,7 @@ def _chunk(n: int) -> int:
 def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int) -> float:
     """m rows of n elements, from element `start` on."""
     kind, order = _kind(problem), len(task.derivatives)
-    kernel = _rows_kernel(problem.rows, kind, problem.labelled, n > SHORT, task.total, order, len(problem.parameters))
+    kernel = _rows_kernel(problem.rows, kind, problem.labelled, n, task.total, order, len(problem.parameters))
     chunk = _chunk(n)
     chunks = -(-m // chunk)
     w, step = (ONE, 0) if task.weights is None else (task.weights, 1)

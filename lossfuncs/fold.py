@@ -38,6 +38,8 @@ from .rows import Pass, Rows, Scalar
 
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
 
+KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
+
 
 def inline(part: Callable[..., Any]) -> Any:
     """What a kernel is put together from: never called from Python, so it gets no wrapper."""
@@ -75,17 +77,19 @@ class Fold:
     """The passes of one loss over 64 lanes, for one element kind, dense or labelled targets, short or long rows.
 
     Called as fold(S, K, t, p, tail_t, tail_p, n, a): S is where the totals go, a row of 64 lanes each, all of them valid when
-    it returns (equal, for a long row). K holds each lane's label.
+    it returns (equal, for a long row). K holds each lane's label. If `kept`, what a long row of up to KEPT elements brings to its
+    LogSumExp pass, exp(x - m), stands after the totals, from S[self.softmax] on.
     """
 
-    def __init__(self, rows: Rows, element: Element, labelled: bool, long: bool) -> None:
-        self.element, self.labelled, self.long = element, labelled, long
+    def __init__(self, rows: Rows, element: Element, labelled: bool, long: bool, kept: bool = False) -> None:
+        self.element, self.labelled, self.long, self.kept = element, labelled, long, kept
         self.stride = 0 if labelled else LANES  # labels are not walked along the row
         self.target = labelled_target(long) if labelled else dense_target(element.load)
         # Only ids that are sorted already are compared with any number; everything else needs a label that is a class.
         self.strict = labelled and any(one.op in ("dot", "pick") for one in rows.passes)
         self.count = sum(one.size for one in rows.passes)
-        self.totals = scratch((self.count + 1) * LANES, types.float64)  # a pass may need one total for itself
+        self.softmax = (self.count + 1) * LANES  # a pass may need one total for itself
+        self.totals = scratch(self.softmax + (KEPT + LANES if kept else 0), types.float64)
         slots = itertools.accumulate((one.size for one in rows.passes), initial=0)
         self.each = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]
         self.all = functools.reduce(_then, self.each)
@@ -168,11 +172,15 @@ class Fold:
         exp = self.element.replace[rows.exp_nonpositive]
         # NaN need not stay in the maximum: it comes back in the sum.
         largest = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
+        keep, kept = self.kept, self.softmax
 
         @inline
         def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
             x, m = terms(s, target(K, t, j, lane), load(p[lane]), *a), s[slot]
-            add_to(at(S, (slot + 1) * LANES), lane, exp(x - m), 1.0, wanted & (x != m))
+            e = exp(x - m)
+            if keep:
+                put(S, kept + j * LANES + lane, e)
+            add_to(at(S, (slot + 1) * LANES), lane, e, 1.0, wanted & (x != m))
             add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, wanted & (x == m))
 
         others = self._sweep(step, slot + 1, 2, 0.0, add_to)

@@ -223,10 +223,11 @@ def no_weights(typing: Any, w: Any, first: Any, lanes: Any, step: Any, W: Any) -
 
 
 @intrinsic
-def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, grad: Any, hess: Any, row: Any, lanes: Any,
-                  n: Any, scale: Any, a: Any) -> Any:  # fmt: skip
+def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, grad: Any, hess: Any,
+                  row: Any, lanes: Any, n: Any, scale: Any, a: Any) -> Any:  # fmt: skip
     """Nothing is asked for."""
-    return types.void(S, W, status, K, t, p, grad, hess, row, lanes, n, scale, a), lambda context, *_: context.get_dummy_value()
+    result = types.void(S, W, status, K, t, p, tail_t, tail_p, grad, hess, row, lanes, n, scale, a)
+    return result, lambda context, *_: context.get_dummy_value()
 
 
 @intrinsic

@@ -134,6 +134,8 @@ class Rows(NamedTuple):
     around: Scalar | None = None
     slope: Scalar | None = None
     curve: Scalar | None = None
+    # softmax_slope(c, t, e, *a): the slope once more, for a schedule that has kept e = exp(x - m) of the LogSumExp pass.
+    softmax_slope: Scalar | None = None
     # How many of the passes the value needs; the derivative needs all. None: all.
     leading: int | None = None
     # A pointwise loss: slope and curve need nothing of the other elements, and rows may be cut anywhere.

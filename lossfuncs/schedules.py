@@ -23,13 +23,12 @@ from .lanes import (
     add_to,
     at,
     column,
-    dense_target,
     judge,
-    labelled_target,
     no_derivative,
     no_labels,
     no_weights,
     pointer,
+    prefetch,
     put,  # fmt: skip
     scratch,
     set_to,
@@ -37,6 +36,7 @@ from .lanes import (
     transpose4x8,
     transpose8,
     transpose8x4,
+    widen,
 )
 from .problem import NO_CLASS
 from .rows import Rows
@@ -140,19 +140,22 @@ class Kernel:
     """The parts of one kernel: a loss's rows for one element kind, with labels or dense targets, and what is asked of it.
 
     `order` 0 gives values, 1 the gradient too, 2 the second derivative as well. With `total`, w * value is added up over a chunk
-    of rows instead of the values being stored.
+    of rows instead of the values being stored. `kept` is for rows of up to KEPT elements with a `softmax_slope`.
     """
 
-    def __init__(self, rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int) -> None:
-        self.maths = rows
+    def __init__(
+        self, rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int, kept: bool = False
+    ) -> None:
+        self.maths, self.kept = rows, kept
         self.element = ELEMENTS[kind]
-        self.fold = Fold(rows, self.element, labelled, long)
+        self.fold = Fold(rows, self.element, labelled, long, kept)
         self.labelled, self.long, self.total, self.order = labelled, long, total, order
         self.read = column(self.fold.count)
         self.value = self.element.bind(rows.value)
         self.around: Any = self.element.bind(rows.around or _totals_themselves) if order else None
         self.constants = plain.constants(rows, self.fold.count, parameters) if order else 0
-        self.derivatives = [self.element.bind(f) for f in (rows.slope, rows.curve)[:order] if f is not None]
+        slope = rows.softmax_slope if kept else rows.slope
+        self.derivatives = [self.element.bind(f) for f in (slope, rows.curve)[:order] if f is not None]
         self.check = _labels(self.fold.strict, long) if labelled else no_labels
         self.judge = judge(labelled)
         self.weights = _weights if total or order else no_weights
@@ -195,7 +198,7 @@ class Kernel:
             T, P = targets(t, first, lanes, n, targets_block()), _transposed(p, first, lanes, n, block())
             fold(S, K, T, P, T, P, n, a)
             weights(w, first, lanes, wstep, W)
-            derive(S, W, status, K, T, P, grad, hess, first, lanes, n, scale, a)
+            derive(S, W, status, K, T, P, T, P, grad, hess, first, lanes, n, scale, a)
             finish(S, status, W, out, acc, first, lanes, n, a)
             return bad
 
@@ -224,8 +227,8 @@ class Kernel:
         first_one, second = _one_or_both([derivative(f) for f in self.derivatives])
 
         @inline
-        def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, grad: Any, hess: Any, row: int, lanes: int, n: int,
-                   scale: float, a: Any) -> None:  # fmt: skip
+        def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, grad: Any, hess: Any, row: int,
+                   lanes: int, n: int, scale: float, a: Any) -> None:  # fmt: skip
             C, U = spread(), lanes64()
             for lane in range(LANES):
                 put(U, lane, W[lane] * scale)
@@ -275,7 +278,7 @@ class Kernel:
                 fold(S, K, T, P, rest_t, rest_p, n, a)
                 put(status, lane, one[0])
                 set_to(R, lane, read(S, 0))
-                derive(S, at(W, lane), one, K, T, P, grad, hess, row, lanes, n, scale, a)
+                derive(S, at(W, lane), one, K, T, P, rest_t, rest_p, grad, hess, row, lanes, n, scale, a)
             finish(R, status, W, out, acc, first, lanes, n, a)
             return bad
 
@@ -430,16 +433,40 @@ class Kernel:
         if not self.order:
             return no_derivative
         load, store, read, around, judge = self.element.load, self.element.store, self.read, self.around, self.judge
-        target = labelled_target(False) if self.labelled else dense_target(load)
-        step = 0 if self.labelled else 1
+        labelled, block = self.labelled, scratch(LANES, self.element.type)
+        step = 0 if labelled else LANES  # every target but the label's is 0, and that one is mended at the end
+        target = inline(lambda t, lane: 0.0) if labelled else inline(lambda t, lane: load(t[lane]))
+        if self.kept:  # the slope is one of exp(p - m), which stands behind the totals
+            load, softmax = widen, self.fold.softmax
+            source = inline(lambda S, p, tail, full: (at(S, softmax), at(S, softmax + full * LANES)))
+        else:
+            source = inline(lambda S, p, tail, full: (p, tail))
 
         def derivative(f: Any) -> Any:
             @inline
-            def derive(c: Any, u: float, status: float, K: Any, t: Any, p: Any, into: Any, n: int, a: Any) -> None:
-                verdict = judge(1.0, status)
+            def each(c: Any, u: float, t: Any, x: Any, G: Any, a: Any) -> None:
+                for lane in range(LANES):
+                    put(G, lane, store(f(c, target(t, lane), load(x[lane]), *a) * u))
+
+            @inline
+            def derive(S: Any, c: Any, u: float, status: float, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, into: Any, n: int,
+                       a: Any) -> None:  # fmt: skip
+                G, full, verdict = block(), n // LANES, judge(1.0, status)
+                x, tail_x = source(S, p, tail_p, full)
                 if verdict == 1.0:
-                    for j in range(n):
-                        put(into, j, store(f(c, target(K, at(t, j * step), j, 0), load(p[j]), *a) * u))
+                    if labelled:
+                        at_label = store(f(c, 1.0, load(x[K[0]]), *a) * u)
+                    for j in range(full):
+                        prefetch(p, j * LANES + n)
+                        each(c, u, at(t, j * step), at(x, j * LANES), G, a)
+                        for lane in range(LANES):  # not straight from there: the gradient may take the place of y_pred
+                            put(into, j * LANES + lane, G[lane])
+                    if n % LANES:
+                        each(c, u, tail_t, tail_x, G, a)
+                        for lane in range(n % LANES):
+                            put(into, full * LANES + lane, G[lane])
+                    if labelled:
+                        put(into, K[0], at_label)
                 else:
                     for j in range(n):
                         put(into, j, store(verdict))
@@ -449,11 +476,11 @@ class Kernel:
         first_one, second = _one_or_both([derivative(f) for f in self.derivatives])
 
         @inline
-        def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, grad: Any, hess: Any, row: int, lanes: int, n: int,
-                   scale: float, a: Any) -> None:  # fmt: skip
+        def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, grad: Any, hess: Any, row: int,
+                   lanes: int, n: int, scale: float, a: Any) -> None:  # fmt: skip
             c, u = around(read(S, 0), float(n), *a), W[0] * scale
-            first_one(c, u, status[0], K, t, p, at(grad, row * n), n, a)
-            second(c, u, status[0], K, t, p, at(hess, row * n), n, a)
+            first_one(S, c, u, status[0], K, t, p, tail_t, tail_p, at(grad, row * n), n, a)
+            second(S, c, u, status[0], K, t, p, tail_t, tail_p, at(hess, row * n), n, a)
 
         return derive
 

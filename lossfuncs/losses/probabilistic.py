@@ -399,9 +399,13 @@ def cross_entropy_from_logits_around(s: Any, n: float) -> tuple[float, float, fl
 
 
 def cross_entropy_from_logits_slope(c: Any, t: float, p: float) -> Any:
-    # softmax sum(t) - t over the common denominator 1 + r: at the label of a sure row exp is 1 and exactly -t r is left
+    return cross_entropy_softmax_slope(c, t, exp_nonpositive(p - c[0]))
+
+
+def cross_entropy_softmax_slope(c: Any, t: float, e: float) -> Any:
+    # softmax sum(t) - t over the common denominator 1 + r: at the label of a sure row e is 1 and exactly -t r is left
     m, r, inverse, sum_t = c
-    return ((exp_nonpositive(p - m) * sum_t - t) - t * r) * inverse
+    return ((e * sum_t - t) - t * r) * inverse
 
 
 def cross_entropy_from_logits_curve(c: Any, t: float, p: float) -> Any:
@@ -431,7 +435,7 @@ def smoothed(rows: Rows) -> Rows:
 
         return Sum({2: two, 4: four}[one.size], one.size) if one.op == "dot" else one._replace(terms=terms)
 
-    value, around, slope, curve = rows.value, rows.around, rows.slope, rows.curve
+    value, around, slope, curve, softmax_slope = rows.value, rows.around, rows.slope, rows.curve, rows.softmax_slope
     assert around is not None and slope is not None
 
     def smoothed_value(s: Any, n: float, keep: float, share: float, *a: float) -> Any:
@@ -446,9 +450,18 @@ def smoothed(rows: Rows) -> Rows:
     def smoothed_curve(c: Any, t: float, p: float, keep: float, share: float, *a: float) -> Any:
         return curve(c, t * keep + share, p, *a)  # type: ignore[misc]
 
-    passes = tuple(widened(one) for one in rows.passes)
-    name = f"smoothed_{rows.name}"
-    return Rows(name, passes, smoothed_value, smoothed_around, smoothed_slope, smoothed_curve if curve else None)
+    def smoothed_softmax_slope(c: Any, t: float, e: float, keep: float, share: float, *a: float) -> Any:
+        return softmax_slope(c, t * keep + share, e, *a)  # type: ignore[misc]
+
+    return rows._replace(
+        name=f"smoothed_{rows.name}",
+        passes=tuple(widened(one) for one in rows.passes),
+        value=smoothed_value,
+        around=smoothed_around,
+        slope=smoothed_slope,
+        curve=smoothed_curve if curve else None,
+        softmax_slope=smoothed_softmax_slope if softmax_slope else None,
+    )
 
 
 CROSS_ENTROPY = Rows(
@@ -465,6 +478,7 @@ CROSS_ENTROPY_FROM_LOGITS = Rows(
     cross_entropy_from_logits_around,
     cross_entropy_from_logits_slope,
     cross_entropy_from_logits_curve,
+    cross_entropy_softmax_slope,
 )
 SMOOTHED_CROSS_ENTROPY = smoothed(CROSS_ENTROPY)
 SMOOTHED_CROSS_ENTROPY_FROM_LOGITS = smoothed(CROSS_ENTROPY_FROM_LOGITS)
