@@ -372,6 +372,7 @@ def fits() -> dict[str, Fit]:
         "EXPM1": Fit(-37.6, expm1, -half_ln2, half_ln2, relative(expm1)),
         "ATANH": Fit(-37.7, atanh, zero, narrow, relative(atanh)),
         "ATANH_WIDE": Fit(-38.5, atanh, zero, wide, relative(atanh)),
+        "ATANH_RATIO": Fit(-35.5, atanh, zero, mpmath.mpf(0.16), relative(atanh)),
         "LOG_COSH": Fit(-36.4, log_cosh, zero, square, relative(log_cosh)),
         "LOG2": Fit(-45.0, lambda z: atanh(z) / mp.log(2), zero, narrow, relative(lambda z: atanh(z) / mp.log(2))),
         "EXP_TAIL": Fit(-59.9, off_zero(lambda r: (mp.expm1(r) - r) / r**2), -half_ln2, half_ln2, lambda r: half_ln2),

@@ -53,7 +53,7 @@ class Element:
         self.type, self.load, self.store = type_, load, store
         named = {name: f for name, f in tier.items() if hasattr(math, name)}
         self.replace: dict[Any, Any] = {getattr(math, name): f for name, f in named.items()}
-        own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh")
+        own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "rel_entr")
         self.replace |= {getattr(rows, name): tier[name] for name in own}
         self.replace |= {max: tier["maximum"], min: tier["minimum"], abs: tier["fabs"]}
         self.bound: dict[Any, Any] = {}

@@ -66,6 +66,15 @@ def log_cosh(x: float) -> float:
     return math.log1p(math.expm1(-abs(x)) ** 2 / (2 * e)) if abs(x) < 1 else abs(x) - math.log(2) + math.log1p(e * e)
 
 
+def rel_entr(a: float, b: float) -> float:
+    """a log(a / b) for finite normal numbers a, b > 0.
+
+    By log1p, because terms of both signs cancel in rows that are nearly equal: near 1, the error of log(a / b) is one of the rounding
+    of a / b, that of log1p next to 0 is the same small share of every term.
+    """
+    return a * math.copysign(math.log1p(abs(a - b) / min(a, b)), a - b)
+
+
 class Pass(NamedTuple):
     """One gathering over the row: the operation, and what each element brings."""
 

@@ -33,6 +33,10 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "columns of a block one off": Mutant("schedules.py", "at(x, r * n + n - 8), n)", "at(x, r * n + n - 9), n)", "short"),
     "a block left out": Mutant("schedules.py", "for j in range(0, n - 7, 8):", "for j in range(0, n - 8, 8):", "short"),
+    "columns of a half block one off": Mutant("schedules.py", "at(x, r * n + n - 4), n)", "at(x, r * n + n - 5), n)", "short"),
+    "rows summed one off": Mutant("schedules.py", "at(F, row * n), n)", "at(F, row * n + 1), n)", "pointwise"),
+    "exponentials kept one off": Mutant("schedules.py", "(at(S, softmax), at", "(at(S, softmax + 1), at", "long"),
+    "a label's slope left out": Mutant("schedules.py", "put(into, K[0], at_label)", "put(into, K[0], into[K[0]])", "one label"),
     "a derivative unscaled": Mutant("schedules.py", "put(U, lane, W[lane] * scale)", "put(U, lane, W[lane])", "scale"),
     "a derivative negated": Mutant("schedules.py", "store(slope(c, y, x, *a) * u)", "store(-slope(c, y, x, *a) * u)", "pointwise"),
     "a pointwise tail left out": Mutant("schedules.py", "lane, lane, lane < rest, a)", "lane, lane, False, a)", "pointwise"),
@@ -40,7 +44,7 @@ MUTANTS = {
     "lanes combined wrongly": Mutant("fold.py", "combine(x, 1, x[3], 1.0, True)", "combine(x, 1, x[2], 1.0, True)", "long"),
     "an equal largest counted twice": Mutant("fold.py", "S[(slot + 2) * LANES + lane] - 1.0)", "S[(slot + 2) * LANES + lane])", "long"),
     "soft targets taken for hard ones": Mutant("fold.py", "(y != 0.0) & (y != 1.0)", "(y < 0.0) & (y != 1.0)", "soft"),
-    "a tie before the label left out": Mutant("fold.py", "(place < S[index + lane])", "(place < S[index + lane] - 1.0)", "rank"),
+    "a tie before the label left out": Mutant("fold.py", "(place < s[label])", "(place < s[label] - 1.0)", "rank"),
     "weights left out of a total": Mutant("schedules.py", "status[lane]) * W[lane]", "status[lane])", "total"),
     "the class after the last allowed": Mutant("schedules.py", "(k < classes)", "(k <= classes)", "labels"),
     "a chunk cut short": Mutant("schedules.py", "min(m, (c + 1) * chunk)", "min(m, (c + 1) * chunk - 1)", "chunks"),
@@ -85,9 +89,10 @@ def rank() -> None:
 
 WEIGHTS = {"sample_weight": np.arange(70.0), "reduction": "mean"}
 CHECKS = {
-    "short": lambda: compare("loss", "categorical_crossentropy", [(70, 9), (9, 16), (3, 64)], True, 0, from_logits=True),
+    "short": lambda: compare("loss", "categorical_crossentropy", [(70, 9), (70, 15), (9, 16), (3, 64)], True, 0, from_logits=True),
     "scale": lambda: compare("loss", "categorical_crossentropy", [(70, 9)], True, from_logits=True, reduction="mean"),
     "long": lambda: compare("loss", "categorical_crossentropy", [(5, 129), (3, 200)], True, 1, from_logits=True),
+    "one label": lambda: compare("loss", "sparse_categorical_crossentropy", [(5, 129)], True, 1, from_logits=True),
     "pointwise": lambda: compare("loss", "log_cosh", [(70, 9), (5, 129), (3, 200)], True),
     "soft": lambda: compare("loss", "binary_crossentropy", [(70, 9)], False, 2),
     "total": lambda: compare("loss", "mean_squared_error", [(70, 9)], **WEIGHTS),

@@ -124,6 +124,21 @@ def test_pow_special_values(tier: str) -> None:
     assert same(got, want), list(zip(table, got, strict=True))
 
 
+@pytest.mark.parametrize(("tier", "bound"), [("SINGLE", 2.0**-35), ("DOUBLE", 2.0**-51)])
+def test_relative_entropy_keeps_the_digits_of_nearly_equal_numbers(tier: str, bound: float) -> None:
+    rng = np.random.default_rng(0)
+    a = np.exp(rng.uniform(np.log(1e-7), 0.0, 3000))
+    near = a * (1.0 + rng.choice([-1.0, 1.0], a.size) * np.exp2(rng.uniform(-50.0, 1.5, a.size)))
+    edges = np.array([1.0, 0.5, 2.0 / 3.0, 0.75, 1e-7])
+    b = np.concatenate([np.abs(near[:1500]) + 1e-12, np.exp(rng.uniform(np.log(1e-7), 0.0, 1500)), a, edges])
+    a = np.concatenate([a, a, edges[::-1]])
+    got = evaluate(TIERS[tier]["rel_entr"], a, b)
+    with mp.workdps(40):
+        want = [mp.mpf(x) * mp.log(mp.mpf(x) / mp.mpf(y)) for x, y in zip(a, b, strict=True)]
+        assert max(abs(g - w) / abs(w) if w else abs(g) for g, w in zip(got, want, strict=True)) < bound
+    assert np.isnan(evaluate(TIERS[tier]["rel_entr"], [NAN, 1.0], [1.0, NAN])).all()
+
+
 def test_double_overflows_and_underflows_where_the_exact_values_do() -> None:
     last, first_inf = 709.782712893384, 709.7827128933841
     got = evaluate(DOUBLE["exp"], [last, first_inf, -745.1332191019411, -745.1332191019412])

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dispatch import loss
 from ..options import EPS, axes, flag, number
-from ..rows import Dot, LogSumExp, Pass, Rows, Scalar, Sum, exp_nonpositive, mean_of, softplus, sum_of, where
+from ..rows import Dot, LogSumExp, Pass, Rows, Scalar, Sum, exp_nonpositive, mean_of, rel_entr, softplus, sum_of, where
 
 TOP = 1.0 - EPS
 
@@ -622,11 +622,7 @@ def kl_divergence(y_true: Any, y_pred: Any, *, sample_weight: Any = None, reduct
 
 
 def relative_entropy(t: float, p: float) -> Any:
-    # By log1p, because terms of both signs cancel in rows that are nearly equal: near 1, the error of log(a / b) is one of the rounding
-    # of a / b, that of log1p next to 0 is the same small share of every term.
-    a, b = min(max(t, EPS), 1.0), min(max(p, EPS), 1.0)
-    less = a < b
-    return where(less, -a, a) * math.log1p(abs(a - b) / where(less, a, b))
+    return rel_entr(min(max(t, EPS), 1.0), min(max(p, EPS), 1.0))
 
 
 def relative_entropy_slope(t: float, p: float) -> Any:
