@@ -36,6 +36,7 @@ from .lanes import (
 )
 from .rows import Pass, Rows, Scalar
 
+AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
 
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
@@ -106,7 +107,7 @@ class Fold:
             each = hard_or_soft(_each_lane(hard, None if self.long else known), each, self.element.load)
         elif combine is dot_to:
             each, combine = _unless_all_zero(each, self.element.load), add_to
-        stride, later, dense = self.stride, slot > 0, not self.labelled
+        stride, later, dense, alone = self.stride, slot > 0, not self.labelled, self.count == 1 and combine is add_to
 
         @inline
         def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
@@ -121,7 +122,11 @@ class Fold:
                 put(S, slot * LANES + lane, start)
             full, s = n // LANES, known(S, 0)
             for j in range(full):
-                if later:  # this row is in the cache: meanwhile the next one can come
+                if alone:
+                    prefetch(p, j * LANES + AHEAD)
+                    if dense:
+                        prefetch(t, j * LANES + AHEAD)
+                elif later:  # this row is in the cache: meanwhile the next one can come
                     prefetch(p, j * LANES + n)
                     if dense and n <= NEAR:
                         prefetch(t, j * LANES + n)

@@ -14,7 +14,7 @@ from typing import Any
 from numba import types
 
 from . import plain
-from .fold import ELEMENTS, Fold, hard_or_soft, inline, tree
+from .fold import AHEAD, ELEMENTS, Fold, hard_or_soft, inline, tree
 from .lanes import (
     BAD,
     IGNORED,
@@ -345,6 +345,8 @@ class Kernel:
                     for i in range(full):
                         put(U, i, W[0] * scale)
             for i in range(0, full, LANES):
+                prefetch(T, i + AHEAD)
+                prefetch(P, i + AHEAD)
                 each(at(F, i), at(U, i), c, at(T, i), at(P, i), at(G, i), at(H, i), a)
             if n == 1:
                 for lane in range(LANES):
@@ -413,6 +415,8 @@ class Kernel:
                     put(rest_t, i, T[full + i])
                     put(rest_p, i, P[full + i])
                 for i in range(0, full, LANES):
+                    prefetch(T, i + AHEAD)
+                    prefetch(P, i + AHEAD)
                     for lane in range(LANES):
                         element(S, u, c, at(T, i), at(P, i), into, into2, i + lane, lane, True, a)
                 if rest:
