@@ -37,6 +37,11 @@ class Call:
     def m(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether a row of one number has a value that means anything."""
+        return True
+
     def run(self, backend: str, task: Task) -> float:
         """Do the task, on that backend; returns the total."""
         raise AssertionError("each kind of call runs itself")
@@ -186,6 +191,10 @@ class RowsCall(Call):
         if derivative.shape != shape:  # the ranks were adjusted by an axis of one element, at the end
             derivative = derivative[..., 0] if derivative.ndim > len(shape) else derivative[..., None]
         return self._moved(derivative)
+
+    @property
+    def pointwise(self) -> bool:
+        return self.problem.rows.pointwise or self.function.entry.shape == "element"
 
     def check_order(self, order: int) -> None:
         rows = self.problem.rows

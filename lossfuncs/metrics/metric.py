@@ -226,6 +226,16 @@ class Metric:
             variable.assign(high.reshape(variable.shape))
             variable.assign_add(np.zeros(variable.shape), low.reshape(variable.shape)[()])
 
+    def checkpoint(self) -> Callable[[], None]:
+        """A function that puts the variables back to what they are now."""
+        kept = [(v, v._high, v._low) for v in self.variables]
+
+        def restore() -> None:
+            for variable, high, low in kept:
+                variable._high, variable._low = high, low
+
+        return restore
+
     def merge_state(self, others: Metric | Iterable[Metric]) -> None:
         """Take in all that the others, of the same class and options, have seen. ValueError for any other."""
         others = [others] if isinstance(others, Metric) else list(others)
