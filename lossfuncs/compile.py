@@ -189,8 +189,8 @@ class Compiled:
             self._outputs, self._named = copy.deepcopy((others[0]._outputs, others[0]._named))
             self.reset()
         for other in others:
-            if other.metrics_names != self.metrics_names:
-                raise ValueError(f"others must have the results of this one, {self.metrics_names}, got {other.metrics_names}")
+            if other._identity() != self._identity():
+                raise ValueError(f"others must have the losses and metrics of this one, {self.metrics_names}, got {other.metrics_names}")
         for other in others:
             for mine, its in zip(self._outputs, other._outputs, strict=True):
                 for fold, same in zip(mine.folds, its.folds, strict=True):
@@ -218,6 +218,9 @@ class Compiled:
             raise ValueError("there is nothing to evaluate: the data have no rows")
         return self.result()
 
+    def _identity(self) -> list[Any]:
+        return [(output.path, [(type(fold.metric), fold.metric._identity()) for fold in output.folds]) for output in self._outputs]
+
     def _describe(self, arrived: dict[Path, Any]) -> list[_Output]:
         """The outputs of a first batch: their names, and what is asked of each."""
         paths, names = list(arrived), self.output_names
@@ -232,12 +235,14 @@ class Compiled:
         for i, path in enumerate(paths):
             name = str(path[0]) if keyed else names[i] if names else f"output_{i + 1}" if flat else "/".join(map(str, path))
             last = path[-1] if path and not isinstance(path[-1], int) else name
-            outputs.append(_Output(path, name, "/".join(map(str, (*path[:-1], last)))))
+            loss_name = "/".join(map(str, (*path[:-1], last))) if names else name
+            outputs.append(_Output(path, name, loss_name, bool(keyed or names)))
         wanted = _split("loss", self._loss, outputs, _is_spec, each=True)
         weights = _split("loss_weights", self._weights, outputs, _is_spec, each=True)
         modes = _split("sample_weight_mode", self._modes, outputs, _is_spec, each=True)
         for output, loss, weight, mode in zip(outputs, wanted, weights, modes, strict=True):
-            if loss is None and isinstance(self._loss, dict) and not (self._old or keyed) and output.name not in self._loss:
+            by_name = flat and not keyed and isinstance(self._loss, dict)
+            if by_name and not self._old and len(outputs) > 1 and output.name not in self._loss:
                 raise ValueError(f"loss has nothing for output {output.name!r}; None would switch it off")
             if loss is not None and weight is None and self._weights is not None and not self._old:
                 raise ValueError(f"loss_weights has nothing for output {output.name!r}")
@@ -310,6 +315,7 @@ class _Output:
     path: Path  # in y_pred
     name: str
     loss_name: str
+    named: bool  # by the user
     loss: _Loss | None = None
     weight: float = 1.0
     mode: str | None = None
@@ -444,6 +450,9 @@ class _Metric:
         self.by_shape = BY_SHAPE.get(identifier.lower()) if isinstance(identifier, str) else None
         self.identifier = identifier
         self.found = None if self.by_shape else metrics.get(identifier)
+        if isinstance(identifier, type) and isinstance(self.found, Metric):
+            name = snake_case(identifier.__name__)  # without the number that the process gives its objects
+            self.found.name = re.sub(rf"^{name}_\d+$", name, self.found.name)
 
     def of(self, family: str, old: bool) -> Metric:
         """The metric of one output, under its name."""
@@ -551,10 +560,12 @@ def _split(
     if len(outputs) == 1 and (len(outputs[0].path) == depth or not is_nested(x)):
         if depth or not is_nested(x):
             return [x]
-        x = list(x.values()) if isinstance(x, dict) else x
-        if len(x) == 1:
-            return [x[0]]
-        raise ValueError(f"{argument} must be for one output, as y_pred has no more, got {shown(x)}")
+        if len(x) != 1:
+            raise ValueError(f"{argument} must be for one output, as y_pred has no more, got {shown(x)}")
+        name, one = next(iter(x.items() if isinstance(x, dict) else enumerate(x)))
+        if isinstance(x, dict) and outputs[0].named and name != outputs[0].name:
+            raise ValueError(f"{argument} must be for the output {outputs[0].name!r}, got {name!r}")
+        return [one]
     groups: dict[Any, list[_Output]] = {}
     for output in outputs:
         groups.setdefault(output.path[depth], []).append(output)

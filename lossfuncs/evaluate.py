@@ -91,7 +91,9 @@ def batches(
     with contextlib.ExitStack() as opened:
         sources: list[Source] = []
 
-        def open_one(data: Any, name: str) -> Source:
+        def open_one(data: Any, name: str) -> Source | None:
+            if data is None:
+                return None
             sources.append(open_rows(data, name))
             opened.callback(sources[-1].close)
             return sources[-1]
@@ -108,7 +110,7 @@ def batches(
             read = {source: source.read(size) for source in sources}
             if len({len(x) for x in read.values()}) > 1:
                 raise ValueError(f"{first.name} and {sources[1].name} ended at different rows")
-            yield [each(read.__getitem__, place) for place in places], first.rows
+            yield [each(read.get, place) for place in places], first.rows
 
 
 def _positive(batch_size: Any) -> int:

@@ -1,6 +1,6 @@
 """Arrays in dicts, lists and tuples, as models with several outputs have them.
 
-A list or tuple is a structure where it holds arrays, paths, or structures; a list of numbers, or of such lists, is an array itself.
+A list or tuple is a structure where it holds arrays, paths, None, or structures; a list of numbers, or of such lists, is an array itself.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ def like(x: Any, items: list[Any]) -> Any:
 
 
 def _is_sequence(x: Any) -> bool:
-    return isinstance(x, (list, tuple)) and any(isinstance(y, (dict, str, PathLike)) or _is_array(y) or _is_sequence(y) for y in x)
+    return isinstance(x, (list, tuple)) and any(map(_is_member, x))
 
 
-def _is_array(x: Any) -> bool:
-    return hasattr(x, "shape") and not isinstance(x, np.generic)
+def _is_member(x: Any) -> bool:
+    """Whether a list with this in it is a structure."""
+    array = hasattr(x, "shape") and not isinstance(x, np.generic)
+    return array or x is None or isinstance(x, (dict, str, PathLike)) or _is_sequence(x)
