@@ -103,6 +103,7 @@ class Compiled:
         self._modes = _each(_mode, sample_weight_mode)
         self._outputs: list[_Output] = []
         self._named: list[tuple[str, Metric]] = []
+        self._state = _State(())
 
     @property
     def metrics(self) -> list[Metric]:
@@ -121,37 +122,52 @@ class Compiled:
         sample_weight, mask: one array for all outputs, or for each as y_true. See `losses.Loss` for their shapes and the default mask.
         ValueError for data that do not fit the outputs, and what losses and metrics raise.
         """
+        if not self._outputs:
+            outputs = self._describe([path for path, _ in leaves(y_pred)])
+            batches = self._of_outputs(outputs, y_true, y_pred, sample_weight, mask)
+            for output, (t, p, _, _) in zip(outputs, batches, strict=True):
+                if output.asked:
+                    output.build(_family(t, p, output.loss, self._old), self._old)
+            self._update(outputs, batches)
+            self._outputs, self._named = outputs, self._labelled(outputs)
+            self._state = _State(fold.metric for output in outputs for fold in output.folds)
+            return
+        batches = self._of_outputs(self._outputs, y_true, y_pred, sample_weight, mask)
+        restore = self._state.checkpoint()
+        try:
+            self._update(self._outputs, batches)
+        except BaseException:
+            restore()
+            raise
+
+    def _of_outputs(
+        self, outputs: list[_Output], y_true: Any, y_pred: Any, sample_weight: Any, mask: Any
+    ) -> Sequence[tuple[Any, Any, Any, Any]]:
+        """The arrays of each output."""
+        if len(outputs) == 1 and not outputs[0].path and type(y_true) is type(y_pred) is np.ndarray and sample_weight is mask is None:
+            return [(y_true, y_pred, None, None)]
         arrived = dict(leaves(y_pred))
-        outputs = self._outputs or self._describe(arrived)
         if arrived.keys() != {output.path for output in outputs}:
             raise ValueError(f"y_pred must have the outputs of the batches before it, {_names(outputs)}")
-        predictions = [arrived[output.path] for output in outputs]
         targets = _split("y_true", self._of_those_with_a_loss(y_true, outputs), outputs, is_nested)
+        for output, t in zip(outputs, targets, strict=True):
+            if t is None and output.asked:
+                raise ValueError(f"y_true has nothing for output {output.name!r}")
         weights, masks = (
             _split(name, x, outputs, is_nested) if is_nested(x) else [x] * len(outputs)
             for name, x in (("sample_weight", sample_weight), ("mask", mask))
         )
-        for output, t, p in zip(outputs, targets, predictions, strict=True):
-            if t is None and output.asked:
-                raise ValueError(f"y_true has nothing for output {output.name!r}")
-            if not self._outputs and t is not None:
-                output.build(_family(t, p, output.loss, self._old), self._old)
-        restores = [fold.metric.checkpoint() for output in outputs for fold in output.folds]
-        try:
-            for output, t, p, w, kept in zip(outputs, targets, predictions, weights, masks, strict=True):
-                try:
-                    output.update(t, p, w, kept, self._old)
-                except (TypeError, ValueError) as error:
-                    if len(outputs) > 1 and type(error) in (TypeError, ValueError):
-                        raise type(error)(f"output {output.name!r}: {error}") from None
-                    raise
-        except BaseException:
-            for restore in restores:
-                restore()
-            raise
-        if not self._outputs:
-            self._outputs, self._named = outputs, self._labelled(outputs)
-        self.rows += np.shape(predictions[0])[0]
+        return list(zip(targets, [arrived[output.path] for output in outputs], weights, masks, strict=True))
+
+    def _update(self, outputs: list[_Output], batches: Sequence[tuple[Any, Any, Any, Any]]) -> None:
+        for output, batch in zip(outputs, batches, strict=True):
+            try:
+                output.update(*batch, self._old)
+            except (TypeError, ValueError) as error:
+                if len(outputs) > 1 and type(error) in (TypeError, ValueError):
+                    raise type(error)(f"output {output.name!r}: {error}") from None
+                raise
+        self.rows += np.shape(batches[0][1])[0]
 
     def result(self) -> dict[str, Any]:
         """The losses and metrics so far, under Keras' names: the total loss, the outputs' losses, metrics, weighted metrics.
@@ -186,7 +202,7 @@ class Compiled:
                 raise ValueError(f"others must be compiled with the arguments of this one, got {shown(other)}")
         others = [other for other in others if other._outputs]
         if others and not self._outputs:
-            self._outputs, self._named = copy.deepcopy((others[0]._outputs, others[0]._named))
+            self._outputs, self._named, self._state = copy.deepcopy((others[0]._outputs, others[0]._named, others[0]._state))
             self.reset()
         for other in others:
             if other._identity() != self._identity():
@@ -221,9 +237,9 @@ class Compiled:
     def _identity(self) -> list[Any]:
         return [(output.path, [(type(fold.metric), fold.metric._identity()) for fold in output.folds]) for output in self._outputs]
 
-    def _describe(self, arrived: dict[Path, Any]) -> list[_Output]:
+    def _describe(self, paths: list[Path]) -> list[_Output]:
         """The outputs of a first batch: their names, and what is asked of each."""
-        paths, names = list(arrived), self.output_names
+        names = self.output_names
         flat = all(len(path) <= 1 for path in paths)
         keyed = flat and bool(paths[0]) and not isinstance(paths[0][0], int)
         if names is not None:
@@ -299,6 +315,30 @@ class Compiled:
         return labelled
 
 
+class _State:
+    """What metrics hold, to be put back if a batch is bad."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        ordinary: list[Metric] = []
+        self._others: list[Metric] = []
+        for metric in metrics:
+            (ordinary if type(metric).checkpoint is Metric.checkpoint else self._others).append(metric)
+        self._variables = [variable for metric in ordinary for variable in metric.variables]
+
+    def checkpoint(self) -> Callable[[], None]:
+        """A function that puts all back to what it is now."""
+        kept = [(v, v._high, v._low) for v in self._variables]
+        restores = [metric.checkpoint() for metric in self._others]
+
+        def restore() -> None:
+            for variable, high, low in kept:
+                variable._high, variable._low = high, low
+            for one in restores:
+                one()
+
+        return restore
+
+
 @dataclass
 class _Fold:
     """A loss or metric of one output."""
@@ -347,6 +387,10 @@ class _Output:
             if axes != (2 if self.mode else 1):
                 wanted = "(samples, steps)" if self.mode else "(samples,), unless sample_weight_mode is 'temporal'"
                 raise ValueError(f"sample_weight must have shape {wanted}, got shape {np.shape(sample_weight)}")
+        if sample_weight is None and mask is None:
+            for fold in self.folds:
+                fold.metric.update_state(y_true, y_pred)
+            return
         for fold in self.folds:
             weights = sample_weight if fold.weighted else None
             options = {}
