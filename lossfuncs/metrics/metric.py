@@ -22,8 +22,8 @@ DTYPES = frozenset({"bool", "int8", "uint8", "int16", "uint16", "int32", "uint32
 class Variable(np.lib.mixins.NDArrayOperatorsMixin):
     """A float64 number or array that a metric adds to; arithmetic with it gives NumPy numbers and arrays.
 
-    What rounding takes from an addition is kept and added in when the value is read: a count goes on beyond 2^53, and a total of 1e9
-    terms has all its digits.
+    What rounding takes from an addition is kept and added in when the value is read: a total of 1e9 terms has all its digits, and a count
+    goes on beyond 2^53. So counts are no worse off than in int64, may be of fractional weights, and merge as totals do.
     """
 
     __slots__ = ("name", "shape", "_high", "_low")
