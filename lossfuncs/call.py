@@ -50,6 +50,14 @@ class Call:
         """A derivative, shaped as y_pred, as the rows see it."""
         return derivative
 
+    def harmless(self, y_true: Any, y_pred: Any, ignored: Array) -> tuple[Array, Array]:
+        """Copies of the call's arrays with something that has a value in the ignored rows, (m,), whatever stood there."""
+        t, p = np.array(y_true), np.array(y_pred)
+        ignored = ignored.reshape(self.shape)
+        self.view(p)[ignored] = 1
+        (t.reshape(self.shape) if self.function.entry.targets == "index" else self.view(t))[ignored] = 0
+        return t, p
+
     def check_order(self, order: int) -> None:
         """ValueError unless the first (second) derivative exists."""
 

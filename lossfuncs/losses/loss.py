@@ -251,11 +251,7 @@ class LossFunctionWrapper(Loss):
             if np.isfinite(found[0]).all():
                 return found
         # A weight of 0 undoes neither NaN nor a label out of range: put something harmless in the place of what does not count.
-        t, p = np.array(t), np.array(p)
-        ignored = ~valid.reshape(call.shape)
-        call.view(p)[ignored] = 1
-        (t.reshape(call.shape) if targets == "index" else call.view(t))[ignored] = 0
-        return compute(t, p, *how)
+        return compute(*call.harmless(t, p, ~valid), *how)
 
 
 class _Values(Call):

@@ -433,7 +433,16 @@ class MeanMetricWrapper(Mean):
             return
         w = call.weights = weights_of(call.shape, sample_weight, mask)
         per_sample = call.m / (call.shape[0] if call.shape else 1)
-        total = call.run(current_backend(), Task(True, w))
+        ignored = None if w is None or w.all() else w == 0.0
+        try:
+            total = call.run(current_backend(), Task(True, w))
+        except ValueError:
+            if ignored is None:
+                raise
+            total = math.nan
+        if ignored is not None and not math.isfinite(total):  # a weight of 0 undoes neither NaN nor a label out of range
+            call = prepare(self._fn, *call.harmless(t, p, ignored), self._kwargs, None, "sum")
+            total = call.run(current_backend(), Task(True, w))
         if w is not None:
             count = float(np.sum(w if call.valid is None else w[call.valid]))
         elif call.valid is not None:
