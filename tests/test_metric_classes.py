@@ -322,15 +322,23 @@ def test_an_attached_mask_counts_like_a_given_one() -> None:
         np.testing.assert_allclose(seen(make(), (t, with_mask), w).result(), wanted.result(), rtol=1e-12)
 
 
-def test_what_is_masked_may_be_nan() -> None:
+def test_what_is_masked_may_be_nan(backend: str) -> None:
     t, p = batch("real")
     p[3] = np.nan
     kept = np.arange(N) != 3
-    for cls in (metrics.Mean, metrics.R2Score):
+    for cls in (metrics.Mean, metrics.R2Score, metrics.MeanSquaredError, metrics.RootMeanSquaredError, metrics.CosineSimilarity):
         inputs = (p,) if cls is metrics.Mean else (t, p)
-        got = cls()
-        got.update_state(*inputs, mask=kept)
-        assert got.result() == pytest.approx(seen(cls(), tuple(x[kept] for x in inputs)).result())
+        wanted = pytest.approx(seen(cls(), tuple(x[kept] for x in inputs)).result())
+        for weights in ({"mask": kept}, {"sample_weight": kept.astype(float)}):
+            got = cls()
+            got.update_state(*inputs, **weights)
+            assert got.result() == wanted
+    labels, p = batch("index")
+    entropy = metrics.SparseCategoricalCrossentropy()
+    entropy.update_state(np.where(kept, labels, 9), p, mask=kept)
+    assert entropy.result() == pytest.approx(seen(metrics.SparseCategoricalCrossentropy(), (labels[kept], p[kept])).result())
+    with pytest.raises(ValueError, match=r"y_true\[5\] is 9"):
+        entropy.update_state(np.where(np.arange(N) == 5, 9, labels), p, mask=kept)
 
 
 # Exact

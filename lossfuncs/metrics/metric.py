@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import math
@@ -10,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..call import RowsCall, array, complete, spread
+from ..call import Call, RowsCall, array, complete, spread
 from ..dispatch import current_backend, prepare
 from ..options import shown
 from ..problem import Array, Task
@@ -433,16 +434,7 @@ class MeanMetricWrapper(Mean):
             return
         w = call.weights = weights_of(call.shape, sample_weight, mask)
         per_sample = call.m / (call.shape[0] if call.shape else 1)
-        ignored = None if w is None or w.all() else w == 0.0
-        try:
-            total = call.run(current_backend(), Task(True, w))
-        except ValueError:
-            if ignored is None:
-                raise
-            total = math.nan
-        if ignored is not None and not math.isfinite(total):  # a weight of 0 undoes neither NaN nor a label out of range
-            call = prepare(self._fn, *call.harmless(t, p, ignored), self._kwargs, None, "sum")
-            total = call.run(current_backend(), Task(True, w))
+        total = self._total(call)
         if w is not None:
             count = float(np.sum(w if call.valid is None else w[call.valid]))
         elif call.valid is not None:
@@ -454,6 +446,18 @@ class MeanMetricWrapper(Mean):
             if y_pred.ndim > 1 or in_row:
                 self._seen[y_true.shape, y_pred.shape] = call.m, per_sample
         self._add(total, count, per_sample)
+
+    def _total(self, call: Call) -> float:
+        """The call's total, in which what weighs 0 has no part, whatever it is: a weight undoes neither NaN nor a label out of range."""
+        w = call.weights
+        if w is None or w.all() or not isinstance(call, RowsCall):
+            return call.run(current_backend(), Task(True, w))
+        with contextlib.suppress(ValueError):
+            total = call.run(current_backend(), Task(True, w))
+            if math.isfinite(total):
+                return total
+        again = prepare(self._fn, *call.harmless(call.y_true, call.y_pred, w == 0.0), self._kwargs, None, "sum")
+        return again.run(current_backend(), Task(True, w))
 
     def _identity(self) -> str:
         return repr((self._fn, sorted(self._kwargs.items())))
