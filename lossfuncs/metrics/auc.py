@@ -10,12 +10,11 @@ import numpy as np
 
 from ..options import flag, number, shown
 from ..problem import Array
-from .confusion import Thresholds, count, divide, read
+from .confusion import CELLS, Thresholds, count, divide, read
 from .metric import Metric, Variable, mask_of, weights_of
 
 CURVES = ("ROC", "PR", "PRGAIN")
 METHODS = ("interpolation", "minoring", "majoring", "step")
-CELLS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 
 
 class AUC(Metric):

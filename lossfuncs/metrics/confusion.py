@@ -12,6 +12,8 @@ from ..options import number, shown
 from ..problem import Array
 from .metric import Metric, Variable, mask_of, weights_of
 
+CELLS = ("true_positives", "false_positives", "true_negatives", "false_negatives")  # in the order in which they are counted
+
 
 def divide(a: Any, b: Any) -> Any:
     """a / b, and 0 where b is 0."""
@@ -194,21 +196,21 @@ class _Share(ThresholdMetric):
     """TP over TP and one kind of errors."""
 
     _options = ("thresholds", "top_k", "class_id")
-    _errors: tuple[str, int]  # the variable's name, and its place in the counts
+    _gathered: tuple[int, int]  # which of the counts
 
     def __init__(self, thresholds: float | Sequence[float] | None = None, top_k: int | None = None, class_id: int | None = None,
                  name: str | None = None, dtype: Any = None) -> None:  # fmt: skip
         super().__init__(dtype, name)
         self._set_selection(top_k, class_id)
         self._set_thresholds(thresholds, 0.5 if top_k is None else -np.inf)
-        self.true_positives, errors = (self.add_variable((len(self._bounds),), name=one) for one in ("true_positives", self._errors[0]))
-        setattr(self, self._errors[0], errors)
+        for i in self._gathered:
+            setattr(self, CELLS[i], self.add_variable((len(self._bounds),), name=CELLS[i]))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
         counts = self._counts(y_true, y_pred, sample_weight, mask)
-        self.true_positives.assign_add(counts[0])
-        self.variables[1].assign_add(counts[self._errors[1]])
+        for variable, i in zip(self.variables, self._gathered, strict=True):
+            variable.assign_add(counts[i])
 
     def result(self) -> Any:
         hits, errors = (variable.value for variable in self.variables)
@@ -222,15 +224,17 @@ class Precision(_Share):
     positive, and without thresholds they are; of equals the first. class_id: only this column counts.
     """
 
+    true_positives: Variable
     false_positives: Variable
-    _errors = "false_positives", 1
+    _gathered = (0, 1)
 
 
 class Recall(_Share):
     """TP / (TP + FN): how many of the positives are predicted positive; 0 where there is none. Options as `Precision`'s."""
 
+    true_positives: Variable
     false_negatives: Variable
-    _errors = "false_negatives", 3
+    _gathered = (0, 3)
 
 
 class _BestAt(ThresholdMetric):
@@ -250,8 +254,7 @@ class _BestAt(ThresholdMetric):
         self.num_thresholds = int(num_thresholds)
         bounds = np.arange(num_thresholds) / (num_thresholds - 1) if num_thresholds > 1 else np.array([0.5])
         self.thresholds, self._bounds = bounds.tolist(), Thresholds(bounds)
-        cells = "true_positives", "false_positives", "true_negatives", "false_negatives"
-        self._cells = [self.add_variable((self.num_thresholds,), name=cell) for cell in cells]
+        self._cells = [self.add_variable((self.num_thresholds,), name=cell) for cell in CELLS]
         self.true_positives, self.false_positives, self.true_negatives, self.false_negatives = self._cells
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
