@@ -113,7 +113,9 @@ class Compiled:
     @property
     def metrics_names(self) -> list[str]:
         """The keys of the result; none before the first batch."""
-        return list(self.result()) if self._outputs else []
+        losses = [label for label, _, _ in self._losses(self._outputs)]
+        each = losses if self._tells_each_loss(self._outputs) else []
+        return ["loss"] * bool(losses) + each + [label for label, _ in self._named]
 
     def update(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch. A bad one raises, and leaves nothing behind in the state of losses and metrics.
@@ -256,9 +258,9 @@ class Compiled:
         wanted = _split("loss", self._loss, outputs, _is_spec, each=True)
         weights = _split("loss_weights", self._weights, outputs, _is_spec, each=True)
         modes = _split("sample_weight_mode", self._modes, outputs, _is_spec, each=True)
+        complete = isinstance(self._loss, dict) and flat and not keyed and not self._old and len(outputs) > 1
         for output, loss, weight, mode in zip(outputs, wanted, weights, modes, strict=True):
-            by_name = flat and not keyed and isinstance(self._loss, dict)
-            if by_name and not self._old and len(outputs) > 1 and output.name not in self._loss:
+            if complete and output.name not in self._loss:
                 raise ValueError(f"loss has nothing for output {output.name!r}; None would switch it off")
             if loss is not None and weight is None and self._weights is not None and not self._old:
                 raise ValueError(f"loss_weights has nothing for output {output.name!r}")
@@ -274,7 +276,7 @@ class Compiled:
             if isinstance(x, dict) and (self.output_names or outputs[0].path) and not x.keys() <= known:
                 raise ValueError(f"{argument} has {shown(list(x))}, but the output is {outputs[0].name!r}")
             each = [x]
-        elif self._old and isinstance(x, list):
+        elif self._old and isinstance(x, (list, tuple)):
             each = [x] * len(outputs)
         else:
             each = _split(argument, x, outputs, _is_spec)
@@ -424,8 +426,10 @@ class _Total(Metric):
         return total / count if count else np.float64(0.0)
 
     def _identity(self) -> str:
-        config = self.loss.get_config()
-        return repr((type(self.loss), {name: x for name, x in config.items() if name != "name"}))
+        loss = self.loss
+        if isinstance(loss, LossFunctionWrapper):
+            return repr((type(loss), loss.fn, loss.options, loss.reduction))
+        return repr((type(loss), {name: x for name, x in loss.get_config().items() if name != "name"}))
 
 
 class _OfAll(Metric):
@@ -459,7 +463,7 @@ class _OfAll(Metric):
         self._sum.merge(other._sum)
 
     def _identity(self) -> str:
-        return repr(self.loss.get_config())
+        return repr((type(self.loss), self.loss.fn, self.loss.options))
 
 
 class _Loss:
@@ -622,9 +626,9 @@ def _split(
         if not x.keys() <= groups.keys():
             raise ValueError(f"{wanted}, got {shown(list(x))}")
         children = [x.get(key) for key in groups]
-    elif is_nested(x) and len(x) == len(groups):
+    elif isinstance(x, (list, tuple)) and len(x) == len(groups):
         children = list(x)
-    elif is_nested(x) and not depth and len(x) == len(outputs) and not any(map(is_nested, x)):
+    elif isinstance(x, (list, tuple)) and not depth and len(x) == len(outputs) and not any(map(is_nested, x)):
         return list(x)
     else:
         raise ValueError(f"{wanted}, got {shown(x)}")

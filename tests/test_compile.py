@@ -264,7 +264,8 @@ def assert_close(got: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 def test_a_model_of_several_outputs_with_losses_and_metrics_of_ones_own(backend: str) -> None:
     t, p, w = several_outputs()
-    found = model().evaluate(t, p, w, batch_size=7)
+    found = (ours := model()).evaluate(t, p, w, batch_size=7)
+    assert ours.metrics_names == list(found)
     weights, kept = w["kind"], [np.argmax(p["kind"], axis=1) == t["kind"]]
     each = {
         "box_loss": np.sum(weights * np.mean(np.abs(p["box"] - t["box"]) ** 3, axis=1)) / N,
@@ -422,6 +423,7 @@ def test_targets_come_by_names_in_order_or_only_where_they_are_asked_for() -> No
     wanted = lossfuncs.compile(**how).evaluate([a, a], [b, b])
     for targets in ({"y": a, "x": a}, {"x": a}, [a, None], [a], (a,)):
         assert lossfuncs.compile(**how).evaluate(targets, (b, b)) == wanted == {"loss": pytest.approx(np.mean((a - b) ** 2))}
+    assert lossfuncs.compile(**how).evaluate([(([a.tolist(), None]), [b, b])]) == wanted
     for targets in ({"x": a, "z": a}, [a, a, a], a):
         with pytest.raises(ValueError, match="y_true must be a dict or list for the outputs x, y, got"):
             lossfuncs.compile(**how).update(targets, [b, b])
