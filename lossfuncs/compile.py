@@ -9,13 +9,14 @@ What "accuracy" means, and for which output, only the first batch tells: until t
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,7 +27,9 @@ from .metrics import MeanMetricWrapper, Metric
 from .names import SPELLINGS, find
 from .options import number, shown
 from .serialization import snake_case
-from .structures import Path, is_nested, leaves
+from .structures import Path, is_nested, leaves, with_leaves
+
+Batch: TypeAlias = tuple[Any, Any, Any, Any]  # y_true, y_pred, sample_weight, mask of one output
 
 RULES = ("keras-3", "keras-2.2.4")
 BY_SHAPE = {"accuracy": "accuracy", "acc": "accuracy", "crossentropy": "crossentropy", "ce": "crossentropy"}
@@ -124,27 +127,63 @@ class Compiled:
         sample_weight, mask: one array for all outputs, or for each as y_true. See `losses.Loss` for their shapes and the default mask.
         ValueError for data that do not fit the outputs, and what losses and metrics raise.
         """
+        outputs, batches = self._resolved(y_true, y_pred, sample_weight, mask)
+        restore = self._state.checkpoint()
+        try:
+            for output, batch in zip(outputs, batches, strict=True):
+                with self._naming(output):
+                    output.update(*batch, self._old)
+        except BaseException:
+            restore()
+            if not self.rows:  # what the batch made is not known to `restore`
+                self.reset()
+            raise
+        self._keep(outputs)
+        self.rows += np.shape(batches[0][1])[0]
+
+    def value_and_grad(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> tuple[float, Any]:
+        """The total loss of a batch and its gradient by y_pred, in y_pred's structure; it does not count in `result`.
+
+        Of an output without a loss the gradient is 0. NotImplementedError for a loss of your own without a value_and_grad.
+        """
+        outputs, batches = self._resolved(y_true, y_pred, sample_weight, mask)
+        total, gradients = 0.0, {}
+        for output, (t, p, w, kept) in zip(outputs, batches, strict=True):
+            with self._naming(output):
+                output.check_weights(w, self._old)
+                value, gradients[output.path] = output.value_and_grad(t, p, w, kept)
+                total += output.weight * value
+        self._keep(outputs)
+        return total, with_leaves(y_pred, gradients)
+
+    def _resolved(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> tuple[list[_Output], list[Batch]]:
+        """The outputs, which the first batch tells, and the arrays of each."""
+        outputs = self._outputs or self._describe([path for path, _ in leaves(y_pred)])
+        batches = self._of_outputs(outputs, y_true, y_pred, sample_weight, mask)
         if not self._outputs:
-            outputs = self._describe([path for path, _ in leaves(y_pred)])
-            batches = self._of_outputs(outputs, y_true, y_pred, sample_weight, mask)
             for output, (t, p, _, _) in zip(outputs, batches, strict=True):
                 if output.asked:
                     output.build(_family(t, p, output.loss, self._old), self._old)
-            self._update(outputs, batches)
+        return outputs, batches
+
+    def _keep(self, outputs: list[_Output]) -> None:
+        """After a batch that was good."""
+        if not self._outputs:
             self._outputs, self._named = outputs, self._labelled(outputs)
+        if not self.rows:  # some variables are made with the first data
             self._state = _State(fold.metric for output in outputs for fold in output.folds)
-            return
-        batches = self._of_outputs(self._outputs, y_true, y_pred, sample_weight, mask)
-        restore = self._state.checkpoint()
+
+    @contextlib.contextmanager
+    def _naming(self, output: _Output) -> Iterator[None]:
+        """Say which output an error is about, where there are several."""
         try:
-            self._update(self._outputs, batches)
-        except BaseException:
-            restore()
+            yield
+        except (TypeError, ValueError) as error:
+            if (self.output_names or output.path) and type(error) in (TypeError, ValueError):
+                raise type(error)(f"output {output.name!r}: {error}") from None
             raise
 
-    def _of_outputs(
-        self, outputs: list[_Output], y_true: Any, y_pred: Any, sample_weight: Any, mask: Any
-    ) -> Sequence[tuple[Any, Any, Any, Any]]:
+    def _of_outputs(self, outputs: list[_Output], y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> list[Batch]:
         """The arrays of each output."""
         if len(outputs) == 1 and not outputs[0].path and type(y_true) is type(y_pred) is np.ndarray and sample_weight is mask is None:
             return [(y_true, y_pred, None, None)]
@@ -160,16 +199,6 @@ class Compiled:
             for name, x in (("sample_weight", sample_weight), ("mask", mask))
         )
         return list(zip(targets, [arrived[output.path] for output in outputs], weights, masks, strict=True))
-
-    def _update(self, outputs: list[_Output], batches: Sequence[tuple[Any, Any, Any, Any]]) -> None:
-        for output, batch in zip(outputs, batches, strict=True):
-            try:
-                output.update(*batch, self._old)
-            except (TypeError, ValueError) as error:
-                if len(outputs) > 1 and type(error) in (TypeError, ValueError):
-                    raise type(error)(f"output {output.name!r}: {error}") from None
-                raise
-        self.rows += np.shape(batches[0][1])[0]
 
     def result(self) -> dict[str, Any]:
         """The losses and metrics so far, under Keras' names: the total loss, the outputs' losses, metrics, weighted metrics.
@@ -382,13 +411,31 @@ class _Output:
             takes_mask = "mask" in inspect.signature(metric.update_state).parameters
             self.folds.append(_Fold(metric, weighted, takes_mask))
 
+    def check_weights(self, sample_weight: Any, old: bool) -> None:
+        """ValueError for weights that sample_weight_mode does not allow."""
+        if sample_weight is not None and (self.mode or old) and np.ndim(sample_weight) != (2 if self.mode else 1):
+            wanted = "(samples, steps)" if self.mode else "(samples,), unless sample_weight_mode is 'temporal'"
+            raise ValueError(f"sample_weight must have shape {wanted}, got shape {np.shape(sample_weight)}")
+
+    def value_and_grad(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> tuple[float, Any]:
+        """The loss of a batch, and the gradient of the loss times its weight."""
+        if self.fold is None:
+            return 0.0, np.zeros(np.shape(y_pred))
+        total = self.fold.metric
+        assert isinstance(total, (_Total, _OfAll))
+        loss = total.loss
+        by_values = isinstance(total, _Total) and total.nonzero and sample_weight is not None
+        if loss.reduction not in (None, "none") and not by_values:
+            return loss.value_and_grad(y_true, y_pred, sample_weight, self.weight, mask=mask)
+        summed, (_, count) = copy.copy(loss), loss.sum_and_count(y_true, y_pred, sample_weight, mask=mask, nonzero=by_values)
+        summed.reduction = "sum"
+        share = 1.0 / count if count else 0.0
+        value, gradient = summed.value_and_grad(y_true, y_pred, sample_weight, self.weight * share, mask=mask)
+        return value * share, gradient
+
     def update(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any, old: bool) -> None:
         """Take in a batch."""
-        if sample_weight is not None and (self.mode or old):
-            axes = np.ndim(sample_weight)
-            if axes != (2 if self.mode else 1):
-                wanted = "(samples, steps)" if self.mode else "(samples,), unless sample_weight_mode is 'temporal'"
-                raise ValueError(f"sample_weight must have shape {wanted}, got shape {np.shape(sample_weight)}")
+        self.check_weights(sample_weight, old)
         if sample_weight is None and mask is None:
             for fold in self.folds:
                 fold.metric.update_state(y_true, y_pred)
@@ -410,12 +457,12 @@ class _Total(Metric):
 
     def __init__(self, loss: Loss, nonzero: bool = False) -> None:
         super().__init__(name=loss.name)
-        self.loss, self._nonzero = loss, nonzero
+        self.loss, self.nonzero = loss, nonzero
         self.total = self.add_variable(name="total")
         self.count = self.add_variable(name="count")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        total, count = self.loss.sum_and_count(y_true, y_pred, sample_weight, mask=mask, nonzero=self._nonzero)
+        total, count = self.loss.sum_and_count(y_true, y_pred, sample_weight, mask=mask, nonzero=self.nonzero)
         self.total.assign_add(total)
         self.count.assign_add(count)
 

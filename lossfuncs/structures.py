@@ -6,7 +6,7 @@ A list or tuple is a structure where it holds arrays, paths, None, or structures
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -30,6 +30,15 @@ def leaves(x: Any) -> list[tuple[Path, Any]]:
     else:
         return [((), x)]
     return [((key, *path), leaf) for key, child in children for path, leaf in leaves(child)]
+
+
+def with_leaves(x: Any, found: Mapping[Path, Any], path: Path = ()) -> Any:
+    """The structure of x with other arrays, by the paths of `leaves`."""
+    if isinstance(x, dict):
+        return {key: with_leaves(y, found, (*path, key)) for key, y in x.items()}
+    if _is_sequence(x):
+        return like(x, [with_leaves(y, found, (*path, i)) for i, y in enumerate(x)])
+    return found[path]
 
 
 def each(f: Callable[[Any], Any], x: Any) -> Any:

@@ -379,6 +379,23 @@ def test_a_bad_batch_leaves_nothing_behind(backend: str) -> None:
         model().evaluate(bad, p, w, batch_size=7)
 
 
+def test_what_a_bad_first_batch_made_is_forgotten() -> None:
+    calls = iter([ValueError("not yet")])
+
+    def picky(y_true: Any, y_pred: Any) -> Any:
+        for error in calls:
+            raise error
+        return y_pred[:, 0]
+
+    ours = lossfuncs.compile("mse", ["F1Score", picky])
+    ours.value_and_grad(np.eye(3), np.eye(3))
+    with pytest.raises(ValueError, match="not yet"):
+        ours.update(np.eye(3), np.zeros((3, 3)))
+    ours.update(np.eye(3), np.eye(3))
+    assert ours.rows == 3 and ours.result()["loss"] == 0.0
+    assert ours.result()["F1Score"].tolist() == [1.0, 1.0, 1.0]
+
+
 def test_masks_leave_their_samples_out_of_every_loss_and_metric(backend: str) -> None:
     rng = np.random.default_rng(4)
     t, p, w = rng.integers(0, 5, N), rng.dirichlet(np.ones(5), N), rng.uniform(size=N)
@@ -481,3 +498,41 @@ def test_what_makes_no_sense_is_told_before_any_data(how: Any, message: str) -> 
     with pytest.raises(ValueError) as raised:
         lossfuncs.compile(**how)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("rules", ["keras-3", "keras-2.2.4"])
+def test_the_gradient_is_that_of_the_total_loss(rules: str, backend: str) -> None:
+    t, p, w = several_outputs(n=6)
+    how: Any = dict(
+        loss={"kind": "sparse_categorical_crossentropy", "mask": ["dice"], "sure": losses.Huber(0.3, reduction="sum"),
+              "score": losses.BinaryCrossentropy(from_logits=True, reduction=None)},
+        loss_weights={"kind": 0.5, "mask": [-1.0], "score": 2.0, "sure": 0.1}, metrics={"kind": ["acc"]}, rules=rules,
+    )  # fmt: skip
+    p["kind"] = p["kind"].astype(np.float64)
+    ours = lossfuncs.compile(**how)
+    mask = {"sure": np.arange(6) != 2, "kind": np.arange(6) % 2}
+    value, gradient = ours.value_and_grad(t, p, w, mask=mask)
+    with pytest.raises(ValueError, match="no rows"):
+        ours.evaluate([])
+
+    def total(p: Any) -> float:
+        ours.reset()
+        ours.update(t, p, w, mask=mask)
+        return float(ours.result()["loss"])
+
+    assert value == pytest.approx(total(p), rel=1e-13)
+    assert not gradient["box"].any() and gradient["box"].shape == p["box"].shape
+    rng, h = np.random.default_rng(7), 1e-6
+    for name, x in p.items():
+        (x, g) = (x[0], gradient[name][0]) if isinstance(x, list) else (x, gradient[name])
+        for _ in range(4):
+            i = tuple(rng.integers(0, x.shape))
+            before = x[i]
+            x[i] = before + h
+            above = total(p)
+            x[i] = before - h
+            slope = (above - total(p)) / (2.0 * h)
+            x[i] = before
+            assert g[i] == pytest.approx(slope, rel=2e-5, abs=2e-8), name
+    with pytest.raises(NotImplementedError, match="Focus has no gradient"):
+        lossfuncs.compile(Focus()).value_and_grad(p["box"], p["box"])
