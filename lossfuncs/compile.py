@@ -23,7 +23,7 @@ import numpy as np
 from . import losses, metrics
 from .evaluate import Accumulator, Progress, batches
 from .losses import Loss, LossFunctionWrapper
-from .metrics import MeanMetricWrapper, Metric
+from .metrics import Mean, MeanMetricWrapper, Metric, Sum
 from .names import SPELLINGS, find
 from .options import number, shown
 from .serialization import snake_case
@@ -107,6 +107,9 @@ class Compiled:
         self._outputs: list[_Output] = []
         self._named: list[tuple[str, Metric]] = []
         self._state = _State(())
+
+    def __repr__(self) -> str:
+        return f"<Compiled {', '.join(self.metrics_names)}: {self.rows} rows>" if self._outputs else "<Compiled: no rows yet>"
 
     @property
     def metrics(self) -> list[Metric]:
@@ -227,7 +230,7 @@ class Compiled:
 
     def merge(self, others: Compiled | Iterable[Compiled]) -> None:
         """Take in all that the others, compiled with the same arguments, have seen. ValueError if they differ in outputs or metrics."""
-        others = [others] if isinstance(others, Compiled) else list(others)
+        others = list(others) if isinstance(others, Iterable) else [others]
         for other in others:
             if not isinstance(other, Compiled) or other.rules != self.rules:
                 raise ValueError(f"others must be compiled with the arguments of this one, got {shown(other)}")
@@ -237,7 +240,7 @@ class Compiled:
             self.reset()
         for other in others:
             if other._identity() != self._identity():
-                raise ValueError(f"others must have the losses and metrics of this one, {self.metrics_names}, got {other.metrics_names}")
+                raise ValueError(f"others must have the outputs, losses and metrics of this one, {shown(self)}, got {shown(other)}")
         for other in others:
             for mine, its in zip(self._outputs, other._outputs, strict=True):
                 for fold, same in zip(mine.folds, its.folds, strict=True):
@@ -270,6 +273,8 @@ class Compiled:
 
     def _describe(self, paths: list[Path]) -> list[_Output]:
         """The outputs of a first batch: their names, and what is asked of each."""
+        if not paths:
+            raise ValueError("y_pred holds no arrays")
         names = self.output_names
         flat = all(len(path) <= 1 for path in paths)
         keyed = flat and bool(paths[0]) and not isinstance(paths[0][0], int)
@@ -525,6 +530,9 @@ class _Loss:
         if isinstance(self.found, Metric):
             raise ValueError(f"loss must be a loss, got the metric {shown(identifier)}")
 
+    def __repr__(self) -> str:
+        return repr(self.identifier)
+
     def of(self, family: str) -> tuple[Loss, bool]:
         """The loss, and whether it was a function."""
         found: Any = losses.REGISTRY.functions[f"{family or 'binary_'}crossentropy"] if self.by_shape else self.found
@@ -545,9 +553,14 @@ class _Metric:
         self.by_shape = BY_SHAPE.get(identifier.lower()) if isinstance(identifier, str) else None
         self.identifier = identifier
         self.found = None if self.by_shape else metrics.get(identifier)
+        if isinstance(self.found, Metric) and type(self.found).update_state in (Mean.update_state, Sum.update_state):
+            raise ValueError(f"{shown(identifier)} is not a metric of labels and predictions")
         if isinstance(identifier, type) and isinstance(self.found, Metric):
             name = snake_case(identifier.__name__)  # without the number that the process gives its objects
             self.found.name = re.sub(rf"^{name}_\d+$", name, self.found.name)
+
+    def __repr__(self) -> str:
+        return repr(self.identifier)
 
     def of(self, family: str, old: bool) -> Metric:
         """The metric of one output, under its name."""

@@ -319,7 +319,7 @@ def test_seven_unequal_parts_merge_to_one_pass() -> None:
         counts = type(wanted) in (Right, metrics.AUC, metrics.F1Score, metrics.SparseCategoricalAccuracy)
         for mine, its in zip(got.variables, wanted.variables, strict=True):
             np.testing.assert_allclose(mine.value, its.value, rtol=0.0 if counts else 1e-14, atol=0.0 if counts else 1e-13)
-    with pytest.raises(ValueError, match="others must have the losses and metrics of this one, .*'kind_acc'"):
+    with pytest.raises(ValueError, match="others must have the outputs, losses and metrics of this one, <Compiled loss, "):
         other = model(metrics=None)
         other.update(t, p, w)
         total.merge(other)
@@ -433,6 +433,25 @@ def test_files_are_evaluated_in_chunks(tmp_path: Path) -> None:
         model().evaluate([])
 
 
+@pytest.mark.parametrize(
+    ("how", "data", "message"),
+    [
+        ({}, ([], {}), "y_pred holds no arrays"),
+        ({}, (None, zeros := np.zeros((3, 2))), "y_true has nothing for output 'output_1'"),
+        ({"loss": ["mse", "mae"]}, (zeros, zeros), "loss must be for one output, as y_pred has no more, got ['mse', 'mae']"),
+        ({"loss": {"a": "mae"}, "output_names": ["b"]}, (zeros, zeros), "loss must be for the output 'b', got 'a'"),
+        ({"metrics": [None]}, (zeros, zeros), "metrics holds None where a metric should be"),
+        ({"loss_weights": [1.0]}, ([zeros] * 2, [zeros] * 2), "loss_weights must be a dict or list for the outputs output_1, output_2"),
+        ({}, ([zeros] * 2, [zeros] * 2, [np.ones(3), np.ones(2)]), "output 'output_2': sample_weight of shape (2,) does not fit"),
+        ({"loss": "cosine_similarity"}, (zeros[0], zeros[0]), "cosine_similarity needs several numbers for each sample"),
+    ],
+)
+def test_what_does_not_fit_the_outputs_is_told_with_the_first_batch(how: Any, data: Any, message: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        lossfuncs.compile(**{"loss": "mse", **how}).update(*data)
+    assert message in str(raised.value)
+
+
 def test_targets_come_by_names_in_order_or_only_where_they_are_asked_for() -> None:
     rng = np.random.default_rng(5)
     a, b = rng.normal(size=(2, 6, 2))
@@ -491,6 +510,8 @@ def test_one_batch_gives_the_loss_and_many_the_same(loss: Any, reduction: Any) -
         (dict(loss=["mse", {"a": "mean_squared_eror"}]), "Did you mean 'mean_squared_error'?"),
         (dict(loss="mse", loss_weights="two"), "loss_weights must be a number, got 'two'"),
         (dict(metrics=[3]), "Could not interpret metric identifier: 3"),
+        (dict(metrics=["mean"]), "'mean' is not a metric of labels and predictions"),
+        (dict(metrics=[metrics.Sum()]), "is not a metric of labels and predictions"),
         (dict(loss="mse", sample_weight_mode="samplewise"), "sample_weight_mode must be None or 'temporal', got 'samplewise'"),
     ],
 )
