@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import losses, metrics
+from .call import is_float
 from .evaluate import Accumulator, Progress, batches
 from .losses import Loss, LossFunctionWrapper
 from .metrics import Mean, MeanMetricWrapper, Metric, Sum
@@ -80,7 +81,8 @@ def compile(
 class Compiled:
     """Losses and metrics over batches; see `compile`, which makes it.
 
-    The results are those of all samples in one batch, whatever the batches, and whatever was merged.
+    The results are those of all samples in one batch, whatever the batches, and whatever was merged; but for losses of your own and circle
+    that compare the samples of a batch with one another.
     """
 
     def __init__(
@@ -425,7 +427,8 @@ class _Output:
     def value_and_grad(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> tuple[float, Any]:
         """The loss of a batch, and the gradient of the loss times its weight."""
         if self.fold is None:
-            return 0.0, np.zeros(np.shape(y_pred))
+            p = np.asarray(y_pred)
+            return 0.0, np.zeros(p.shape, p.dtype if is_float(p.dtype) else np.float64)
         total = self.fold.metric
         assert isinstance(total, (_Total, _OfAll))
         loss = total.loss
@@ -564,11 +567,12 @@ class _Metric:
 
     def of(self, family: str, old: bool) -> Metric:
         """The metric of one output, under its name."""
-        found: Any = self._by_shape(family) if self.by_shape else copy.deepcopy(self.found)
+        found: Any = self._suited(family) if self.by_shape else copy.deepcopy(self.found)
         name = self.identifier if isinstance(self.identifier, str) else _name(found)
-        as_function = old and (name in BY_SHAPE or not isinstance(found, Metric))
+        as_function = old and not isinstance(found, Metric)
         if old and isinstance(self.identifier, str):
-            name, as_function = self._old_name(), as_function or SPELLINGS["metric"][self.identifier].forms[0] == "f"
+            name = self._old_name()
+            as_function |= self.by_shape is not None or SPELLINGS["metric"][self.identifier].forms[0] == "f"
         if isinstance(found, LossFunctionWrapper) and found._fused:
             found = MeanMetricWrapper(found.fn, name, **found.options)
         elif isinstance(found, Loss):
@@ -581,7 +585,7 @@ class _Metric:
         found.reset_state()
         return found  # type: ignore[no-any-return]
 
-    def _by_shape(self, family: str) -> Metric:
+    def _suited(self, family: str) -> Metric:
         family = family if self.by_shape == "accuracy" else family or "binary_"
         cls: type[Metric] = metrics.REGISTRY.find(f"{family}{self.by_shape}")
         return cls()

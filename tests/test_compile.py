@@ -137,7 +137,7 @@ def test_keras_224_asks_the_loss(loss: Any, classes: int, accuracy: str, crossen
     labels = rng.integers(0, classes, 9)
     y_true: Any = np.eye(classes)[labels] if "sparse" not in accuracy else labels[:, None]
     y_pred = rng.dirichlet(np.ones(classes), 9) if classes > 1 else rng.uniform(size=(9, 1))
-    model = lossfuncs.compile(loss, ["accuracy", "ce", "acc"], ["crossentropy"], rules="keras-2.2.4")
+    model = lossfuncs.compile(loss, ["accuracy", "CE", "Acc"], ["crossentropy"], rules="keras-2.2.4")
     model.update(y_true, y_pred, sample_weight=np.ones(9))
     found = model.result()
     assert list(found) == ["loss", "acc", "ce", "acc_1", "weighted_ce"]
