@@ -10,6 +10,7 @@ Losses and metrics of one name live in `lossfuncs.losses` and `lossfuncs.metrics
 from __future__ import annotations
 
 from . import losses, metrics
+from .compile import compile
 from .custom import check, pointwise, register
 from .derivatives import grad_and_hess, value_and_grad
 from .dispatch import backend, current_backend
@@ -55,7 +56,7 @@ __version__ = "0.1.0"
 __all__ = [
     "accuracy", "backend", "binary_accuracy", "binary_crossentropy", "binary_focal_crossentropy", "categorical_accuracy",
     "categorical_crossentropy", "categorical_focal_crossentropy", "categorical_generalized_cross_entropy", "categorical_hinge", "check",
-    "circle", "concordance_correlation", "cosine_similarity", "ctc", "current_backend", "dice", "evaluate", "get_num_threads",
+    "circle", "compile", "concordance_correlation", "cosine_similarity", "ctc", "current_backend", "dice", "evaluate", "get_num_threads",
     "grad_and_hess", "hinge", "huber", "kl_divergence", "log_cosh", "losses", "mean_absolute_error", "mean_absolute_percentage_error",
     "mean_squared_error", "mean_squared_logarithmic_error", "metrics", "pearson_correlation", "pointwise", "poisson", "register",
     "set_num_threads", "sparse_categorical_accuracy", "sparse_categorical_crossentropy", "sparse_top_k_categorical_accuracy",

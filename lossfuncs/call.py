@@ -37,6 +37,11 @@ class Call:
     def m(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether a row of one number has a value that means anything."""
+        return True
+
     def run(self, backend: str, task: Task) -> float:
         """Do the task, on that backend; returns the total."""
         raise AssertionError("each kind of call runs itself")
@@ -44,6 +49,14 @@ class Call:
     def view(self, derivative: Array) -> Array:
         """A derivative, shaped as y_pred, as the rows see it."""
         return derivative
+
+    def harmless(self, y_true: Any, y_pred: Any, ignored: Array) -> tuple[Array, Array]:
+        """Copies of the call's arrays with something that has a value in the ignored rows, (m,), whatever stood there."""
+        t, p = np.array(y_true), np.array(y_pred)
+        ignored = ignored.reshape(self.shape)
+        self.view(p)[ignored] = 1
+        (t.reshape(self.shape) if self.function.entry.targets == "index" else self.view(t))[ignored] = 0
+        return t, p
 
     def check_order(self, order: int) -> None:
         """ValueError unless the first (second) derivative exists."""
@@ -186,6 +199,10 @@ class RowsCall(Call):
         if derivative.shape != shape:  # the ranks were adjusted by an axis of one element, at the end
             derivative = derivative[..., 0] if derivative.ndim > len(shape) else derivative[..., None]
         return self._moved(derivative)
+
+    @property
+    def pointwise(self) -> bool:
+        return self.problem.rows.pointwise or self.function.entry.shape == "element"
 
     def check_order(self, order: int) -> None:
         rows = self.problem.rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import math
 import numbers
@@ -23,10 +24,11 @@ import numpy as np
 from . import losses, metrics, plain
 from .call import REQUIRED, RowsCall, array, complete, plan
 from .dispatch import current_backend, prepare
-from .files import open_rows
+from .files import Source, open_rows
 from .metrics.confusion import ThresholdMetric
 from .names import SPELLINGS, find
 from .problem import Array, Task
+from .structures import each
 from .table import STRUCTURAL
 
 Function: TypeAlias = "str | Callable[..., Any] | tuple[str | Callable[..., Any], Mapping[str, Any]]"
@@ -71,8 +73,13 @@ def evaluate(
     return fold.result()
 
 
-def batches(y_true: Any, y_pred: Any = None, sample_weight: Any = None, batch_size: int | None = None) -> Iterator[tuple[Any, int | None]]:
-    """The batches (y_true, y_pred, sample_weight or None), each with the number of rows in all, where that is known."""
+def batches(
+    y_true: Any, y_pred: Any = None, sample_weight: Any = None, batch_size: int | None = None, nested: bool = False
+) -> Iterator[tuple[Any, int | None]]:
+    """The batches (y_true, y_pred, sample_weight or None), each with the number of rows in all, where that is known.
+
+    nested: arrays and files may stand in dicts, lists and tuples, and so do the batches then.
+    """
     if y_pred is None:
         if sample_weight is not None or batch_size is not None:
             raise ValueError("y_pred is missing: sample_weight and batch_size go with arrays or files, not with an iterable of batches")
@@ -82,21 +89,28 @@ def batches(y_true: Any, y_pred: Any = None, sample_weight: Any = None, batch_si
             yield batch, None
         return
     with contextlib.ExitStack() as opened:
-        sources = []
-        for name, data in (("y_true", y_true), ("y_pred", y_pred), ("sample_weight", sample_weight)):
-            if data is not None:
-                sources.append(open_rows(data, name))
-                opened.callback(sources[-1].close)
+        sources: list[Source] = []
+
+        def open_one(data: Any, name: str) -> Source | None:
+            if data is None:
+                return None
+            sources.append(open_rows(data, name))
+            opened.callback(sources[-1].close)
+            return sources[-1]
+
+        named = (("y_true", y_true), ("y_pred", y_pred), ("sample_weight", sample_weight))
+        present = [(name, data) for name, data in named if data is not None]
+        places = [each(functools.partial(open_one, name=name), x) if nested else open_one(x, name) for name, x in present]
         first, *others = sources
         for other in others:
             if other.rows != first.rows:
                 raise ValueError(f"{first.name} has {first.rows:,} rows, but {other.name} has {other.rows:,}")
         size = max(1, BATCH // sum(source.row_bytes for source in sources)) if batch_size is None else _positive(batch_size)
         for _ in range(0, first.rows, size):
-            batch = [source.read(size) for source in sources]
-            if len({len(x) for x in batch}) > 1:
+            read = {source: source.read(size) for source in sources}
+            if len({len(x) for x in read.values()}) > 1:
                 raise ValueError(f"{first.name} and {sources[1].name} ended at different rows")
-            yield batch, first.rows
+            yield [each(read.get, place) for place in places], first.rows
 
 
 def _positive(batch_size: Any) -> int:

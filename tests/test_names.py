@@ -119,11 +119,17 @@ def test_an_entry_is_called_as_keras_calls_it(entry: Entry) -> None:
     for name in ("sample_weight", "reduction"):
         parameter = parameters.pop(name)
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is None
-    known = {**SIGNATURES["metric_functions"], **SIGNATURES["loss_functions"]}
     unlisted: dict[str, dict[str, Any]] = {"accuracy": {"y_true": "<required>", "y_pred": "<required>"}}
-    wanted = {**unlisted, **known}[entry.name]
+    wanted = {**unlisted, **SIGNATURES["metric_functions"], **SIGNATURES["loss_functions"]}[entry.name]
     got = {name: "<required>" if p.default is inspect.Parameter.empty else p.default for name, p in parameters.items()}
     assert list(got.items()) == list(wanted.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_keras_exports_is_there(kind: str) -> None:
+    module = getattr(lossfuncs, KINDS[kind][0])
+    missing = [name for what in ("functions", "classes") for name in SIGNATURES[f"{kind}_{what}"] if name not in module.__all__]
+    assert missing == []
 
 
 def test_every_entry_has_a_docstring_of_its_own() -> None:

@@ -21,6 +21,10 @@ def test_every_example_runs_as_it_stands() -> None:
         "labels": rng.integers(0, 5, 20),
         "logits": rng.normal(size=(20, 5)),
         "w": rng.uniform(size=20),
+        "prices": rng.normal(size=(20, 1)),
+        "predicted_prices": rng.normal(size=(20, 1)),
+        "kinds": rng.integers(0, 5, 20),
+        "predicted_kinds": rng.dirichlet(np.ones(5), 20),
         "batches": [(np.eye(2)[rng.integers(0, 2, 30)], rng.uniform(size=(30, 2))) for _ in range(3)],
     }
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..call import array, spread
+from ..call import Call, array, spread
 from ..options import number
 from ..problem import Array
 from .circle import circle
@@ -310,22 +310,24 @@ class Circle(_OfKeras):
     ) -> None:
         super().__init__(circle, reduction, name, dtype, gamma=gamma, margin=margin, remove_diagonal=remove_diagonal)
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> Any:
-        if not self._leaves_out_zeros():
-            return super().__call__(y_true, y_pred, sample_weight, mask=mask)
-        mask = mask_of(y_pred, mask)
-        t, p = self._arrays(y_true, array("y_pred", y_pred))
-        values = self.call(t, p.astype(np.float64))
-        return self._of_values(values, sample_weight, mask, values != 0.0)
+    def _reduced(self, t: Any, p: Any, sample_weight: Any, mask: Any, reduction: Any) -> Any:
+        if reduction in (None, "none", "sum"):
+            return super()._reduced(t, p, sample_weight, mask, reduction)
+        values = self.call(t, array("y_pred", p).astype(np.float64))
+        return self._weighed(values, sample_weight, mask, values != 0.0).result()
+
+    def _count(self, call: Call, y_true: Array, y_pred: Array, nonzero: bool) -> float:
+        if self.reduction in (None, "none", "sum"):
+            return super()._count(call, y_true, y_pred, nonzero)
+        counted = self.call(y_true, y_pred.astype(np.float64)) != 0.0
+        call.valid = counted if call.valid is None else counted & call.valid
+        return super()._count(call, y_true, y_pred, nonzero)
 
     def value_and_grad(
         self, y_true: Any, y_pred: Any, sample_weight: Any = None, upstream: Any = None, out: Any = None, *, mask: Any = None
     ) -> tuple[Any, Array]:
-        if self._leaves_out_zeros():
+        if self._fused and self.reduction not in (None, "none", "sum"):
             mask = mask_of(y_pred, mask)
             counted = self.call(*self._arrays(y_true, y_pred)) != 0.0  # how many they are scales the gradient: it must be known before
             mask = counted if mask is None else counted & (spread("mask", mask, counted.shape) != 0.0)
         return super().value_and_grad(y_true, y_pred, sample_weight, upstream, out, mask=mask)
-
-    def _leaves_out_zeros(self) -> bool:
-        return self._fused and self.reduction not in (None, "none", "sum")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -13,6 +14,7 @@ from ..call import Call, array, complete, is_float, same_rank, spread
 from ..options import shown
 from ..problem import Array
 from ..serialization import REGISTRIES, automatic_name
+from ..structures import each, leaves, like
 
 Reduction: TypeAlias = Literal["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none"] | None
 
@@ -60,8 +62,19 @@ class Loss:
         mask, shaped likewise, is true where values count; the others leave the mean, and may come from NaN or labels out of range. By
         default it is y_pred's attribute _keras_mask, if there is one. ValueError for shapes that do not fit.
         """
-        values = self.call(_each(self._leaf, y_true), _each(self._leaf, y_pred))
-        return self._of_values(values, sample_weight, mask_of(y_pred, mask))
+        return self._result(self._values(y_true, y_pred, sample_weight, mask).result())
+
+    def sum_and_count(
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None, nonzero: bool = False
+    ) -> tuple[float, float]:
+        """The sum of a batch's weighted values, and the number that a mean divides it by: over batches both add up.
+
+        With the reduction "sum" that number is 1. Where `call` returns one number for the batch, it counts as often as there are samples;
+        of one-dimensional data each number is a sample. nonzero counts the values whose weight is not 0, as Keras 2.2.4 does.
+        """
+        ready = self._values(y_true, y_pred, sample_weight, mask)
+        samples = 1 if ready.shape else len(leaves(y_pred)[0][1])
+        return samples * ready.total(), samples * _divisor(ready, nonzero)
 
     def value_and_grad(
         self, y_true: Any, y_pred: Any, sample_weight: Any = None, upstream: Any = None, out: Any = None, *, mask: Any = None
@@ -91,10 +104,15 @@ class Loss:
         dtype = self._dtype or (x.dtype if is_float(x.dtype) else np.result_type(x.dtype, np.float32))
         return _round(x, dtype)
 
-    def _of_values(self, values: Any, sample_weight: Any, *masks: Any) -> Any:
+    def _values(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> _Values:
+        """What `call` returns, weighed and ready to be reduced."""
+        values = self.call(each(self._leaf, y_true), each(self._leaf, y_pred))
+        return self._weighed(values, sample_weight, mask_of(y_pred, mask))
+
+    def _weighed(self, values: Any, sample_weight: Any, *masks: Any) -> _Values:
         ready = _Values(values)
         _weigh(ready, self.reduction, sample_weight, *masks, getattr(values, "_keras_mask", None))
-        return self._result(ready.result())
+        return ready
 
     def _result(self, value: Any) -> Any:
         return value if self._dtype is None else _round(np.asarray(value), self._dtype)[()]
@@ -125,6 +143,7 @@ class LossFunctionWrapper(Loss):
         if known:
             complete(fn, kwargs)
         self._fused = known and type(self).call is LossFunctionWrapper.call
+        self._counts: dict[Any, float] = {}  # shapes of batches without weights, and how many values they make
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         if not hasattr(self.fn, "defaults"):
@@ -134,15 +153,47 @@ class LossFunctionWrapper(Loss):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> Any:
         if not self._fused:
             return super().__call__(y_true, y_pred, sample_weight, mask=mask)
-        mask = mask_of(y_pred, mask)
         t, p = self._arrays(y_true, y_pred)
+        return self._result(self._reduced(t, p, sample_weight, mask_of(y_pred, mask), self.reduction))
+
+    def sum_and_count(
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None, nonzero: bool = False
+    ) -> tuple[float, float]:
+        if not self._fused:
+            return super().sum_and_count(y_true, y_pred, sample_weight, mask=mask, nonzero=nonzero)
+        mask = mask_of(y_pred, mask)
+        t, p = (array("y_true and y_pred", x) for x in self._arrays(y_true, y_pred))
+        shapes = (t.shape, p.shape) if sample_weight is None and mask is None else None
+        one_number = p.ndim == 1 and self.fn.entry.targets not in ("index", "label")
+        if one_number:
+            t, p = (x.reshape(-1, 1) if x.ndim == 1 else x for x in (t, p))
+        count = self._counts.get(shapes)
+        if count is None:
+            call = dispatch.prepare(self.fn, t, p, self.options, None, None)
+            if one_number and not call.pointwise:
+                raise ValueError(f"{self.name} needs several numbers for each sample, but y_pred has one: its shape is {(len(p),)}")
+            _weigh(call, self.reduction, sample_weight, mask)
+            count = self._count(call, t, p, nonzero)
+            if not call.shape:
+                return len(p) * float(self._reduced(t, p, sample_weight, mask, "sum")), len(p) * count
+            if shapes and call.valid is None:
+                if len(self._counts) >= 64:
+                    self._counts.clear()
+                self._counts[shapes] = count
+        return float(self._reduced(t, p, sample_weight, mask, "sum")), count
+
+    def _count(self, call: Call, y_true: Array, y_pred: Array, nonzero: bool) -> float:
+        return _divisor(call, nonzero)
+
+    def _reduced(self, t: Any, p: Any, sample_weight: Any, mask: Any, reduction: Any) -> Any:
+        """fn of the batch, reduced in this way."""
         if mask is None:
-            return self._result(self.fn(t, p, sample_weight=sample_weight, reduction=self.reduction, **self.options))
+            return self.fn(t, p, sample_weight=sample_weight, reduction=reduction, **self.options)
 
         def compute(t: Any, p: Any, weights: Array, reduction: Any, divisor: float) -> tuple[Any, None]:
             return _over(self.fn(t, p, sample_weight=weights, reduction=reduction, **self.options), divisor), None
 
-        return self._result(self._masked(compute, t, p, sample_weight, mask)[0])
+        return self._masked(compute, t, p, sample_weight, mask, reduction)[0]
 
     def value_and_grad(
         self, y_true: Any, y_pred: Any, sample_weight: Any = None, upstream: Any = None, out: Any = None, *, mask: Any = None
@@ -163,7 +214,7 @@ class LossFunctionWrapper(Loss):
             value, gradient = compute(t, p, sample_weight, self.reduction, 1.0)
         else:
             t, p = (np.array(x) if isinstance(out, np.ndarray) and np.may_share_memory(x, out) else x for x in (t, p))
-            value, gradient = self._masked(compute, t, p, sample_weight, mask)
+            value, gradient = self._masked(compute, t, p, sample_weight, mask, self.reduction)
         return self._result(value), gradient
 
     def get_config(self) -> dict[str, Any]:
@@ -183,12 +234,12 @@ class LossFunctionWrapper(Loss):
             t = _round(t, self._dtype)
         return t, _round(p, self._dtype)
 
-    def _masked(self, compute: Callable[..., Any], t: Any, p: Any, sample_weight: Any, mask: Any) -> Any:
+    def _masked(self, compute: Callable[..., Any], t: Any, p: Any, sample_weight: Any, mask: Any, reduction: Any) -> Any:
         """compute(y_true, y_pred, weights, reduction, divisor), so that what the mask leaves out has no part in it."""
         if sample_weight is None and np.ndim(p) == 1 and np.shape(mask) == np.shape(p):
             sample_weight = np.ones(np.shape(p))  # each element is a sample, as it is with weights
         call = dispatch.prepare(self.fn, t, p, self.options, None if np.ndim(p) > 1 else sample_weight, None)
-        _weigh(call, self.reduction, sample_weight, mask)
+        _weigh(call, reduction, sample_weight, mask)
         valid = np.asarray(call.valid)
         weights = np.where(valid, 1.0 if call.weights is None else call.weights, 0.0).reshape(call.shape)
         how = (weights, None, 1.0) if call.reduction is None else (weights, "sum", call.divisor())
@@ -200,11 +251,7 @@ class LossFunctionWrapper(Loss):
             if np.isfinite(found[0]).all():
                 return found
         # A weight of 0 undoes neither NaN nor a label out of range: put something harmless in the place of what does not count.
-        t, p = np.array(t), np.array(p)
-        ignored = ~valid.reshape(call.shape)
-        call.view(p)[ignored] = 1
-        (t.reshape(call.shape) if targets == "index" else call.view(t))[ignored] = 0
-        return compute(t, p, *how)
+        return compute(*call.harmless(t, p, ~valid), *how)
 
 
 class _Values(Call):
@@ -217,11 +264,25 @@ class _Values(Call):
         self.values = found.reshape(-1).astype(np.float64)
 
     def result(self) -> Any:
-        values = self.values if self.valid is None else np.where(self.valid, self.values, 0.0)
         if self.reduction is None:
-            return self.weighted(values).astype(self.dtype)
+            return self.weighted(self._counted()).astype(self.dtype)
         with np.errstate(all="ignore"):
-            return np.float64(np.sum(values if self.weights is None else values * self.weights) / self.divisor())
+            return np.float64(self.total() / self.divisor())
+
+    def total(self) -> float:
+        with np.errstate(all="ignore"):
+            return float(np.sum(self._counted() if self.weights is None else self._counted() * self.weights))
+
+    def _counted(self) -> Array:
+        return self.values if self.valid is None else np.where(self.valid, self.values, 0.0)
+
+
+def _divisor(call: Call, nonzero: bool = False) -> float:
+    """What a mean divides by, 0 where nothing counts."""
+    if nonzero and call.weights is not None:
+        call.reduction, call.weights = "mean_with_sample_weight", (call.weights != 0.0).astype(np.float64)
+    divisor = call.divisor()
+    return divisor if math.isfinite(divisor) else 0.0
 
 
 def _over(x: Any, divisor: float) -> Any:
@@ -271,15 +332,6 @@ def _round(x: Array, dtype: np.dtype[Any]) -> Array:
         return x.astype(dtype, copy=False)
 
 
-def _each(f: Callable[[Any], Any], x: Any) -> Any:
-    """f of every array in dicts, lists and tuples; a list of numbers, or of such lists, is an array itself."""
-    if isinstance(x, dict):
-        return {key: _each(f, y) for key, y in x.items()}
-    if _is_sequence(x):
-        return _like(x, [_each(f, y) for y in x])
-    return f(x)
-
-
 def _same_ranks(t: Any, p: Any) -> tuple[Any, Any]:
     """Targets and predictions, adjusted in pairs."""
     if isinstance(p, dict):
@@ -291,14 +343,5 @@ def _same_ranks(t: Any, p: Any) -> tuple[Any, Any]:
         if not isinstance(t, (list, tuple)) or len(t) != len(p):
             raise ValueError(f"y_true must be {len(p)} arrays, as y_pred is, got {shown(t)}")
         both = [_same_ranks(a, b) for a, b in zip(t, p, strict=True)]
-        return _like(t, [pair[0] for pair in both]), _like(p, [pair[1] for pair in both])
+        return like(t, [pair[0] for pair in both]), like(p, [pair[1] for pair in both])
     return same_rank(t, p)
-
-
-def _is_sequence(x: Any) -> bool:
-    return isinstance(x, (list, tuple)) and any(hasattr(y, "shape") or isinstance(y, dict) or _is_sequence(y) for y in x)
-
-
-def _like(x: Any, items: list[Any]) -> Any:
-    """A sequence of x's type."""
-    return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)

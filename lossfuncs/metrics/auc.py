@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..options import flag, number, shown
 from ..problem import Array
-from .confusion import Thresholds, count, divide, read
+from .confusion import CELLS, Thresholds, count, divide, read
 from .metric import Metric, Variable, mask_of, weights_of
 
 CURVES = ("ROC", "PR", "PRGAIN")
 METHODS = ("interpolation", "minoring", "majoring", "step")
-CELLS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 
 
 class AUC(Metric):
@@ -173,6 +173,15 @@ class AUC(Metric):
         super().reset_state()
         self._rankings = [Ranking(self.capacity) for _ in self._rankings]
 
+    def checkpoint(self) -> Callable[[], None]:
+        restore, rankings = super().checkpoint(), [ranking.copy() for ranking in self._rankings]
+
+        def restore_all() -> None:
+            restore()
+            self._rankings = rankings
+
+        return restore_all
+
     def state_vector(self) -> Array:
         """The state as one flat float64 array; with exact=True of any length, and without a sum that means anything."""
         if not self.exact:
@@ -240,6 +249,12 @@ class Ranking:
         self.weights = np.empty((2, 0))  # of the negatives, of the positives
         self._waiting: list[tuple[Array, Array]] = []
         self._held = 0
+
+    def copy(self) -> Ranking:
+        """One that has seen the same."""
+        twin = copy.copy(self)
+        twin._waiting = list(self._waiting)
+        return twin
 
     def add(self, scores: Array, positive: Array, w: Array | None) -> None:
         """Take in scores, and whether each is of a positive."""

@@ -10,7 +10,9 @@ import numpy as np
 from ..call import adjust_ranks, array, is_float
 from ..options import number, shown
 from ..problem import Array
-from .metric import Metric, mask_of, weights_of
+from .metric import Metric, Variable, mask_of, weights_of
+
+CELLS = ("true_positives", "false_positives", "true_negatives", "false_negatives")  # in the order in which they are counted
 
 
 def divide(a: Any, b: Any) -> Any:
@@ -190,72 +192,69 @@ class FalseNegatives(_Count):
     _cell = 3
 
 
-class Precision(ThresholdMetric):
+class _Share(ThresholdMetric):
+    """TP over TP and one kind of errors."""
+
+    _options = ("thresholds", "top_k", "class_id")
+    _gathered: tuple[int, int]  # which of the counts
+
+    def __init__(self, thresholds: float | Sequence[float] | None = None, top_k: int | None = None, class_id: int | None = None,
+                 name: str | None = None, dtype: Any = None) -> None:  # fmt: skip
+        super().__init__(dtype, name)
+        self._set_selection(top_k, class_id)
+        self._set_thresholds(thresholds, 0.5 if top_k is None else -np.inf)
+        for i in self._gathered:
+            setattr(self, CELLS[i], self.add_variable((len(self._bounds),), name=CELLS[i]))
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
+        counts = self._counts(y_true, y_pred, sample_weight, mask)
+        for variable, i in zip(self.variables, self._gathered, strict=True):
+            variable.assign_add(counts[i])
+
+    def result(self) -> Any:
+        hits, errors = (variable.value for variable in self.variables)
+        return self._shaped(divide(hits, hits + errors))
+
+
+class Precision(_Share):
     """TP / (TP + FP): how many of the elements predicted positive are; 0 where none is predicted.
 
     thresholds: one, with a number as the result, or several; 0.5 by default. top_k: only the k largest of a row can be predicted
     positive, and without thresholds they are; of equals the first. class_id: only this column counts.
     """
 
-    _options = ("thresholds", "top_k", "class_id")
-
-    def __init__(self, thresholds: float | Sequence[float] | None = None, top_k: int | None = None, class_id: int | None = None,
-                 name: str | None = None, dtype: Any = None) -> None:  # fmt: skip
-        super().__init__(dtype, name)
-        self._set_selection(top_k, class_id)
-        self._set_thresholds(thresholds, 0.5 if top_k is None else -np.inf)
-        self.true_positives = self.add_variable((len(self._bounds),), name="true_positives")
-        self.false_positives = self.add_variable((len(self._bounds),), name="false_positives")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
-        true_positives, false_positives, _, _ = self._counts(y_true, y_pred, sample_weight, mask)
-        self.true_positives.assign_add(true_positives)
-        self.false_positives.assign_add(false_positives)
-
-    def result(self) -> Any:
-        hits = self.true_positives.value
-        return self._shaped(divide(hits, hits + self.false_positives.value))
+    true_positives: Variable
+    false_positives: Variable
+    _gathered = (0, 1)
 
 
-class Recall(ThresholdMetric):
+class Recall(_Share):
     """TP / (TP + FN): how many of the positives are predicted positive; 0 where there is none. Options as `Precision`'s."""
 
-    _options = ("thresholds", "top_k", "class_id")
-
-    def __init__(self, thresholds: float | Sequence[float] | None = None, top_k: int | None = None, class_id: int | None = None,
-                 name: str | None = None, dtype: Any = None) -> None:  # fmt: skip
-        super().__init__(dtype, name)
-        self._set_selection(top_k, class_id)
-        self._set_thresholds(thresholds, 0.5 if top_k is None else -np.inf)
-        self.true_positives = self.add_variable((len(self._bounds),), name="true_positives")
-        self.false_negatives = self.add_variable((len(self._bounds),), name="false_negatives")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
-        true_positives, _, _, false_negatives = self._counts(y_true, y_pred, sample_weight, mask)
-        self.true_positives.assign_add(true_positives)
-        self.false_negatives.assign_add(false_negatives)
-
-    def result(self) -> Any:
-        hits = self.true_positives.value
-        return self._shaped(divide(hits, hits + self.false_negatives.value))
+    true_positives: Variable
+    false_negatives: Variable
+    _gathered = (0, 3)
 
 
 class _BestAt(ThresholdMetric):
-    """The best of one quantity over the thresholds at which another has at least a given value."""
+    """The best of one rate over those thresholds at which another, given as an argument of its name, has at least a value."""
 
-    def _begin(self, name: str | None, dtype: Any, wanted: tuple[str, float], num_thresholds: Any, class_id: Any) -> None:
+    _rates: tuple[str, str]  # which is wanted, which is given
+
+    def __init__(self, value: float, num_thresholds: int, class_id: int | None, name: str | None, dtype: Any) -> None:
         super().__init__(dtype, name)
-        self._value = number(*wanted, 0.0, 1.0)
+        given = self._rates[1]
+        self._options = (given, "num_thresholds", "class_id")
+        self._value = number(given, value, 0.0, 1.0)
+        setattr(self, given, value)
         if isinstance(num_thresholds, bool) or not isinstance(num_thresholds, (int, np.integer)) or num_thresholds < 1:
             raise ValueError(f"num_thresholds must be a whole number > 0, got {shown(num_thresholds)}")
         self._set_selection(None, class_id)
         self.num_thresholds = int(num_thresholds)
         bounds = np.arange(num_thresholds) / (num_thresholds - 1) if num_thresholds > 1 else np.array([0.5])
         self.thresholds, self._bounds = bounds.tolist(), Thresholds(bounds)
-        cells = "true_positives", "false_positives", "true_negatives", "false_negatives"
-        self._cells = [self.add_variable((self.num_thresholds,), name=cell) for cell in cells]
+        self._cells = [self.add_variable((self.num_thresholds,), name=cell) for cell in CELLS]
         self.true_positives, self.false_positives, self.true_negatives, self.false_negatives = self._cells
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
@@ -263,70 +262,53 @@ class _BestAt(ThresholdMetric):
         for cell, counted in zip(self._cells, self._counts(y_true, y_pred, sample_weight, mask), strict=True):
             cell.assign_add(counted)
 
-    def _rates(self) -> tuple[Array, Array, Array]:
-        """Sensitivity (or recall), specificity, precision."""
+    def result(self) -> Any:
         tp, fp, tn, fn = (cell.value for cell in self._cells)
-        return divide(tp, tp + fn), divide(tn, tn + fp), divide(tp, tp + fp)
-
-    def _best(self, wanted: Array, constrained: Array) -> Any:
-        return np.float64(np.max(wanted, where=constrained >= self._value, initial=0.0))
+        recall = divide(tp, tp + fn)
+        rates = {"sensitivity": recall, "recall": recall, "specificity": divide(tn, tn + fp), "precision": divide(tp, tp + fp)}
+        wanted, given = (rates[rate] for rate in self._rates)
+        return np.float64(np.max(wanted, where=given >= self._value, initial=0.0))
 
 
 class SensitivityAtSpecificity(_BestAt):
     """The highest sensitivity TP / (TP + FN) where the specificity TN / (TN + FP) is at least `specificity`; 0 if it never is."""
 
-    _options = ("specificity", "num_thresholds", "class_id")
+    specificity: float
+    _rates = "sensitivity", "specificity"
 
     def __init__(self, specificity: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None,
                  dtype: Any = None) -> None:  # fmt: skip
-        self._begin(name, dtype, ("specificity", specificity), num_thresholds, class_id)
-        self.specificity = specificity
-
-    def result(self) -> Any:
-        sensitivity, specificity, _ = self._rates()
-        return self._best(sensitivity, specificity)
+        super().__init__(specificity, num_thresholds, class_id, name, dtype)
 
 
 class SpecificityAtSensitivity(_BestAt):
     """The highest specificity TN / (TN + FP) where the sensitivity TP / (TP + FN) is at least `sensitivity`; 0 if it never is."""
 
-    _options = ("sensitivity", "num_thresholds", "class_id")
+    sensitivity: float
+    _rates = "specificity", "sensitivity"
 
     def __init__(self, sensitivity: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None,
                  dtype: Any = None) -> None:  # fmt: skip
-        self._begin(name, dtype, ("sensitivity", sensitivity), num_thresholds, class_id)
-        self.sensitivity = sensitivity
-
-    def result(self) -> Any:
-        sensitivity, specificity, _ = self._rates()
-        return self._best(specificity, sensitivity)
+        super().__init__(sensitivity, num_thresholds, class_id, name, dtype)
 
 
 class PrecisionAtRecall(_BestAt):
     """The highest precision TP / (TP + FP) where the recall TP / (TP + FN) is at least `recall`; 0 if it never is."""
 
-    _options = ("recall", "num_thresholds", "class_id")
+    recall: float
+    _rates = "precision", "recall"
 
     def __init__(self, recall: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None,
                  dtype: Any = None) -> None:  # fmt: skip
-        self._begin(name, dtype, ("recall", recall), num_thresholds, class_id)
-        self.recall = recall
-
-    def result(self) -> Any:
-        recall, _, precision = self._rates()
-        return self._best(precision, recall)
+        super().__init__(recall, num_thresholds, class_id, name, dtype)
 
 
 class RecallAtPrecision(_BestAt):
     """The highest recall TP / (TP + FN) where the precision TP / (TP + FP) is at least `precision`; 0 if it never is."""
 
-    _options = ("precision", "num_thresholds", "class_id")
+    precision: float
+    _rates = "recall", "precision"
 
     def __init__(self, precision: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None,
                  dtype: Any = None) -> None:  # fmt: skip
-        self._begin(name, dtype, ("precision", precision), num_thresholds, class_id)
-        self.precision = precision
-
-    def result(self) -> Any:
-        recall, _, precision = self._rates()
-        return self._best(recall, precision)
+        super().__init__(precision, num_thresholds, class_id, name, dtype)

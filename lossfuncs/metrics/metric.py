@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import math
@@ -10,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..call import RowsCall, array, complete, spread
+from ..call import Call, RowsCall, array, complete, spread
 from ..dispatch import current_backend, prepare
 from ..options import shown
 from ..problem import Array, Task
@@ -22,8 +23,8 @@ DTYPES = frozenset({"bool", "int8", "uint8", "int16", "uint16", "int32", "uint32
 class Variable(np.lib.mixins.NDArrayOperatorsMixin):
     """A float64 number or array that a metric adds to; arithmetic with it gives NumPy numbers and arrays.
 
-    What rounding takes from an addition is kept and added in when the value is read: a count goes on beyond 2^53, and a total of 1e9
-    terms has all its digits.
+    What rounding takes from an addition is kept and added in when the value is read: a total of 1e9 terms has all its digits, and a count
+    goes on beyond 2^53. So counts are no worse off than in int64, may be of fractional weights, and merge as totals do.
     """
 
     __slots__ = ("name", "shape", "_high", "_low")
@@ -226,6 +227,16 @@ class Metric:
             variable.assign(high.reshape(variable.shape))
             variable.assign_add(np.zeros(variable.shape), low.reshape(variable.shape)[()])
 
+    def checkpoint(self) -> Callable[[], None]:
+        """A function that puts the variables back to what they are now."""
+        kept = [(v, v._high, v._low) for v in self.variables]
+
+        def restore() -> None:
+            for variable, high, low in kept:
+                variable._high, variable._low = high, low
+
+        return restore
+
     def merge_state(self, others: Metric | Iterable[Metric]) -> None:
         """Take in all that the others, of the same class and options, have seen. ValueError for any other."""
         others = [others] if isinstance(others, Metric) else list(others)
@@ -423,7 +434,7 @@ class MeanMetricWrapper(Mean):
             return
         w = call.weights = weights_of(call.shape, sample_weight, mask)
         per_sample = call.m / (call.shape[0] if call.shape else 1)
-        total = call.run(current_backend(), Task(True, w))
+        total = self._total(call)
         if w is not None:
             count = float(np.sum(w if call.valid is None else w[call.valid]))
         elif call.valid is not None:
@@ -435,6 +446,18 @@ class MeanMetricWrapper(Mean):
             if y_pred.ndim > 1 or in_row:
                 self._seen[y_true.shape, y_pred.shape] = call.m, per_sample
         self._add(total, count, per_sample)
+
+    def _total(self, call: Call) -> float:
+        """The call's total, in which what weighs 0 has no part, whatever it is: a weight undoes neither NaN nor a label out of range."""
+        w = call.weights
+        if w is None or w.all() or not isinstance(call, RowsCall):
+            return call.run(current_backend(), Task(True, w))
+        with contextlib.suppress(ValueError):
+            total = call.run(current_backend(), Task(True, w))
+            if math.isfinite(total):
+                return total
+        again = prepare(self._fn, *call.harmless(call.y_true, call.y_pred, w == 0.0), self._kwargs, None, "sum")
+        return again.run(current_backend(), Task(True, w))
 
     def _identity(self) -> str:
         return repr((self._fn, sorted(self._kwargs.items())))
