@@ -71,7 +71,7 @@ def callback(function: Callable[..., Array], tensors: list[Any], shape: tuple[in
         found = tf.numpy_function(function, tensors, dtype, stateful=False)
         found.set_shape(shape)
         return found
-    return keras.ops.convert_to_tensor(function(*map(keras.ops.convert_to_numpy, tensors)), dtype)
+    return keras.ops.convert_to_tensor(function(*(x.numpy(force=True) for x in tensors)), dtype)
 
 
 def readable(x: Any) -> Any:

@@ -53,14 +53,39 @@ class _Ours:
     _function: Any  # of lossfuncs
 
     def __call__(self: Any, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        masked = getattr(y_pred, "_keras_mask", None) is not None or self._function is losses.circle
-        if masked or compute.delegated(y_true, y_pred, sample_weight):
+        if getattr(y_pred, "_keras_mask", None) is not None or compute.delegated(y_true, y_pred, sample_weight):
             return super().__call__(y_true, y_pred, sample_weight)  # type: ignore[misc]
         with keras.name_scope(self.name):
             t, p = keras.ops.convert_to_tensor(y_true), keras.ops.convert_to_tensor(y_pred, self.dtype)
             w = None if sample_weight is None else keras.ops.convert_to_tensor(sample_weight)
-            value = compute.loss(self._function, t, p, self._fn_kwargs, w, self.reduction)  # weighed and reduced in the same pass
+            value = self._reduced(t, p, w)
             return keras.ops.cast(_per_replica(value, self.reduction), self.dtype)
+
+    def _reduced(self: Any, t: Any, p: Any, w: Any) -> Any:
+        """The loss, weighed and reduced in the pass that computes it."""
+        return compute.loss(self._function, t, p, self._fn_kwargs, w, self.reduction)
+
+
+    def get_config(self: Any) -> dict[str, Any]:
+        """All arguments of the constructor; Keras' own forgets Huber's delta, and the dtype."""
+        config = {**super().get_config(), **self._fn_kwargs}  # type: ignore[misc]
+        return config if self.dtype == keras.config.floatx() else {**config, "dtype": self.dtype}
+
+
+class _OursOfPairs(_Ours):
+    """Circle: samples whose loss is 0 leave the mean."""
+
+    def _reduced(self: Any, t: Any, p: Any, w: Any) -> Any:
+        if self.reduction in (None, "none"):
+            return super()._reduced(t, p, w)
+        values = compute.loss(self._function, t, keras.ops.stop_gradient(p), self._fn_kwargs)
+        counted = keras.ops.cast(values > 0, self.dtype)
+        weights = counted if w is None else counted * keras.ops.reshape(keras.ops.cast(w, self.dtype), keras.ops.shape(values))
+        total = compute.loss(self._function, t, p, self._fn_kwargs, weights, "sum")
+        if self.reduction == "sum":
+            return total
+        divisor = keras.ops.sum(weights if self.reduction == "mean_with_sample_weight" else counted)
+        return keras.ops.divide_no_nan(total, keras.ops.cast(divisor, total.dtype))
 
 
 def _per_replica(value: Any, reduction: Any) -> Any:
@@ -83,7 +108,9 @@ def _make_class(theirs: Any, ours: Any) -> Any:
 
     body = {"__init__": init, "_function": staticmethod(function), "__doc__": f"`lossfuncs.losses.{ours.__name__}` in Keras' place.",
             "__module__": __name__}  # fmt: skip
-    OURS[theirs] = keras.saving.register_keras_serializable(PACKAGE)(type(theirs.__name__, (_Ours, theirs), body))
+    OURS[theirs] = keras.saving.register_keras_serializable(PACKAGE)(
+        type(theirs.__name__, (_OursOfPairs if function is losses.circle else _Ours, theirs), body)
+    )
     return OURS[theirs]
 
 
@@ -111,7 +138,9 @@ def swapped(found: Any, asked: Any, ours: dict[Any, Any]) -> Any:
         return found
     if inspect.isroutine(found) or inspect.isclass(found):
         return ours.get(found, found)
-    return ours[type(found)].from_config(found.get_config()) if type(found) in ours else found
+    if type(found) not in ours:
+        return found
+    return ours[type(found)].from_config({**found.get_config(), **getattr(found, "_fn_kwargs", {})})
 
 
 def __getattr__(name: str) -> Any:  # what is made above, for type checkers

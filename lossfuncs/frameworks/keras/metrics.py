@@ -58,17 +58,18 @@ class _Ours:
         return None
 
     def result(self: Any) -> Any:
-        """What the metric is so far, in Keras' dtype."""
+        """What the metric is so far, as float32 at least."""
         if self._theirs or self._bits is None or compute.delegated(self._bits.value):
             return super().result()  # type: ignore[misc]
-        inner, dtype = self._inner, "float32" if self.dtype == "bfloat16" else self.dtype
+        wide = self.dtype in ("float32", "float64")
+        inner, dtype = self._inner, self.dtype if wide else "float32"
 
         def read(bits: Array) -> Array:
             with _one_at_a_time:
                 inner.load_state_vector(bits.view(np.float64))
                 return np.asarray(inner.result(), dtype)
 
-        return keras.ops.cast(compute.callback(read, [self._bits.value], np.shape(inner.result()), dtype), self.dtype)
+        return compute.callback(read, [self._bits.value], np.shape(inner.result()), dtype)
 
     def reset_state(self: Any) -> None:
         """Forget everything."""
@@ -83,7 +84,7 @@ class _Ours:
                 self._inner.update_state(**{name: np.zeros([n or 1 for n in x.shape]) for name, x in tensors.items()})
                 self._inner.reset_state()
             size = self._inner.state_vector().size
-            if size:
+            if size and (tensors is not None or not isinstance(self._inner, metrics.R2Score)):
                 self._bits = self.add_variable((2 * size,), "zeros", dtype="int32", name="bits")
 
 
