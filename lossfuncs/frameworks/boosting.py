@@ -128,24 +128,9 @@ class Score:
 
     def __init__(self, metric: Any, raw: bool = True, **options: Any) -> None:
         self.metric, self.raw, self.options = metric, raw, options
-        self.kind = "metrics"
-        if isinstance(metric, str) and metric.lower() not in _BY_SHAPE:
-            try:
-                metrics.REGISTRY.find(metric)
-            except ValueError:
-                losses.REGISTRY.find(metric)
-                self.kind = "loss"
-        self.__name__ = metric if isinstance(metric, str) else _name(metric)
-        self.rising = not self._falls(self.__name__)
+        self.kind, self.__name__, falls = described(metric)
+        self.rising = not falls
         self._asked(options)
-
-    def _falls(self, name: str) -> bool:
-        """Whether less is better."""
-        if self.kind == "loss" or name.lower() in _BY_SHAPE:
-            return not name.lower().startswith("acc")
-        if not isinstance(self.metric, str) and getattr(self.metric, "entry", None) in LOSSES:
-            return True
-        return names.SPELLINGS["metric"].get(name, (name,))[0] in _FALLING
 
     def value(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
         """The mean."""
@@ -294,6 +279,22 @@ def lightgbm_metric(metric: Any, *, raw: bool = True, **options: Any) -> LightGB
 def catboost_metric(metric: Any, *, raw: bool = True, **options: Any) -> CatBoostMetric:
     """For CatBoost's `eval_metric=`, which always gets raw scores; as `xgboost_metric`."""
     return CatBoostMetric(Score(metric, raw, **options))
+
+
+def described(metric: Any) -> tuple[str, str, bool]:
+    """Whether a metric is one of `evaluate`'s "metrics" or its "loss", what it is called, and whether less of it is better."""
+    name = metric if isinstance(metric, str) else _name(metric)
+    if name.lower() in _BY_SHAPE:
+        return "metrics", name, not name.lower().startswith("acc")
+    if isinstance(metric, str):
+        try:
+            metrics.REGISTRY.find(metric)
+        except ValueError:
+            losses.REGISTRY.find(metric)
+            return "loss", name, True
+    elif getattr(metric, "entry", None) in LOSSES:
+        return "metrics", name, True
+    return "metrics", name, names.SPELLINGS["metric"].get(name, (name,))[0] in _FALLING
 
 
 def _name(metric: Any) -> str:

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 import lossfuncs
 from lossfuncs.frameworks.keras import compute, losses, metrics, patch
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:keras")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras and TensorFlow themselves
 
 X, Y = load_digits(return_X_y=True)
 X, Y = (X / 16.0).astype(np.float32), Y.astype(np.int32)
