@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..call import RowsCall, array, complete, spread
+from ..call import Call, RowsCall, array, complete, spread, totals
 from ..dispatch import current_backend, prepare
 from ..options import shown
 from ..problem import Array, Task
@@ -412,6 +412,12 @@ class MeanMetricWrapper(Mean):
         self._update(array("y_true", y_true), array("y_pred", y_pred), sample_weight, mask)
 
     def _update(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> None:
+        call = self._prepare(y_true, y_pred, sample_weight, mask)
+        if call is not None:
+            self._take(call, call.run(current_backend(), Task(True, call.weights)), y_true, y_pred)
+
+    def _prepare(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> Call | None:
+        """The call whose total is to be taken in; None where there are no values."""
         entry, t, p = self._fn.entry, y_true, y_pred
         in_row = p.ndim == 1 and entry.targets != "index"
         if in_row:
@@ -420,10 +426,12 @@ class MeanMetricWrapper(Mean):
         if in_row and isinstance(call, RowsCall) and not call.problem.rows.pointwise and entry.shape != "element":
             raise ValueError(f"{self.name} needs several numbers for each sample, but y_pred has one: its shape is {y_pred.shape}")
         if not call.m:
-            return
-        w = call.weights = weights_of(call.shape, sample_weight, mask)
-        per_sample = call.m / (call.shape[0] if call.shape else 1)
-        total = call.run(current_backend(), Task(True, w))
+            return None
+        call.weights = weights_of(call.shape, sample_weight, mask)
+        return call
+
+    def _take(self, call: Call, total: float, y_true: Array, y_pred: Array) -> None:
+        per_sample, w = call.m / (call.shape[0] if call.shape else 1), call.weights
         if w is not None:
             count = float(np.sum(w if call.valid is None else w[call.valid]))
         elif call.valid is not None:
@@ -432,7 +440,7 @@ class MeanMetricWrapper(Mean):
             count = float(call.m)
             if len(self._seen) >= 64:
                 self._seen.clear()
-            if y_pred.ndim > 1 or in_row:
+            if y_pred.ndim > 1 or self._fn.entry.targets != "index":
                 self._seen[y_true.shape, y_pred.shape] = call.m, per_sample
         self._add(total, count, per_sample)
 
@@ -458,3 +466,28 @@ class MeanMetricWrapper(Mean):
 
             arguments["fn"] = deserialize(arguments["fn"])
         return cls(**arguments)
+
+
+SHARED = 1 << 20  # numbers from which one pass for several metrics is worth a kernel of its own: less than that a cache holds
+
+
+def update_state(metrics: Iterable[Metric], y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+    """Have several metrics take in one batch, as metric.update_state(...) of each does, but in as few passes over memory as pay.
+
+    The means of functions of the same rows, as accuracies and cross-entropies, are added up together where the batch is large. If one of
+    those finds fault with the data, none of them has taken them in.
+    """
+    metrics = list(metrics)
+    shared: list[MeanMetricWrapper] = []
+    if np.size(y_pred) >= SHARED and current_backend() == "numba":
+        shared = [metric for metric in metrics if isinstance(metric, MeanMetricWrapper) and metric._fused]
+    if len(shared) > 1:
+        t, p, mask = array("y_true", y_true), array("y_pred", y_pred), mask_of(y_pred, mask)
+        ready = [(metric, metric._prepare(t, p, sample_weight, mask)) for metric in shared]
+        found = totals([call for _, call in ready if call is not None])
+        for metric, call in ready:
+            if call is not None:
+                metric._take(call, found.pop(0), t, p)
+    for one in metrics:
+        if len(shared) < 2 or one not in shared:
+            one.update_state(y_true, y_pred, sample_weight, mask=mask)
