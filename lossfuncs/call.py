@@ -284,6 +284,17 @@ def totals(calls: Sequence[Call]) -> list[float]:
     return found
 
 
+def by_sample(call: Call, backend: str) -> Array:
+    """For each sample the sum of weight * value, and of the weights: (N, 2), float64."""
+    values = np.empty(call.m)
+    call.run(backend, Task(values=values))
+    w = np.ones(call.m) if call.weights is None else call.weights
+    if call.valid is not None:
+        w = np.where(call.valid, w, 0.0)
+    weighted = np.where(w != 0, values * w, 0.0)
+    return np.stack([x.reshape(call.shape[0], -1).sum(axis=1) for x in (weighted, w)], axis=1)
+
+
 def _same_rows(call: Call) -> Any:
     """What calls of one batch have in common that can share a pass; None for one that cannot."""
     if not isinstance(call, RowsCall) or call.by_class or call.free_labels or call.problem.n > cpu_backend().LONGEST:

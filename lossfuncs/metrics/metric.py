@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..call import Call, RowsCall, array, complete, spread, totals
+from ..call import Call, RowsCall, array, by_sample, complete, spread, totals
 from ..dispatch import current_backend, prepare
 from ..options import shown
 from ..problem import Array, Task
@@ -129,6 +129,7 @@ class Metric:
     """
 
     _options: tuple[str, ...] = ()  # arguments of the constructor that are attributes of the same names, beside name and dtype
+    sums_over_samples = False  # whether `contributions` is there
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -251,6 +252,26 @@ class Metric:
 
     def _make_room(self, size: int) -> None:
         """Make the variables that wait for the first batch, for a state of so many numbers."""
+
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+        """What each sample adds to the state: (N, numbers), whose columns are those of all variables, one after the other.
+
+        NotImplementedError where the state is not a sum over the samples.
+        """
+        raise NotImplementedError(f"the state of {type(self).__name__} is not a sum over samples")
+
+    def results(self, states: Array) -> Any:
+        """The result of each of these sums of `contributions`: (R, numbers) -> (R,), or (R, ...) where a result is an array."""
+        twin = copy.deepcopy(self)
+        twin._make_room(states.shape[1])
+        variables = twin.variables
+        ends = np.cumsum([math.prod(v.shape) for v in variables])
+        found = []
+        for state in states:
+            for variable, part in zip(variables, np.split(state, ends[:-1]), strict=True):
+                variable.assign(part.reshape(variable.shape))
+            found.append(twin.result())
+        return np.array(found)
 
     def stateless_update_state(self, metric_variables: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """The values of the variables after an update of these values; the metric itself stays as it is."""
@@ -387,7 +408,7 @@ class MeanMetricWrapper(Mean):
         super().__init__(name, dtype)
         self._fn: Any = fn
         self._kwargs = kwargs
-        self._fused = hasattr(fn, "defaults")
+        self._fused = self.sums_over_samples = hasattr(fn, "defaults")
         if self._fused:  # fewer options are sooner found to be those of the call before
             complete(fn, kwargs)
             same = {key for key, x in kwargs.items() if type(x) is type(fn.defaults[key]) and x == fn.defaults[key]}  # type: ignore[attr-defined]
@@ -443,6 +464,10 @@ class MeanMetricWrapper(Mean):
             if y_pred.ndim > 1 or self._fn.entry.targets != "index":
                 self._seen[y_true.shape, y_pred.shape] = call.m, per_sample
         self._add(total, count, per_sample)
+
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+        call = self._prepare(array("y_true", y_true), array("y_pred", y_pred), sample_weight, None)
+        return np.zeros((len(y_pred), 2)) if call is None else by_sample(call, current_backend()) / (call.m / call.shape[0])
 
     def _identity(self) -> str:
         return repr((self._fn, sorted(self._kwargs.items())))
