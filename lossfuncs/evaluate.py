@@ -211,7 +211,7 @@ class Evaluation:
     def _resolved(self, t: Array, p: Array) -> dict[str, Accumulator | MetricFold]:
         """What was asked for, or else suits, by name."""
         functions: dict[str, Accumulator | MetricFold] = {}
-        wanted, common, family = self._wanted, self._options, _family(t, p)
+        wanted, common, family = self._wanted, self._options, family_of(t, p)
         if not wanted:
             wanted = [(kind, name, {o: v for o, v in options.items() if o not in common}) for kind, name, options in suited(t, p)]
         unused = set(common)
@@ -464,11 +464,11 @@ class _Sum:
 
 def suited(t: Array, p: Array) -> list[tuple[str, str, dict[str, Any]]]:
     """What to compute of such data if nothing is asked for: (loss or metric, name, options), by shapes and by values."""
-    family = _family(t, p)
+    family = family_of(t, p)
     if not family:
         return [("metric", "accuracy", {})]
     logits: dict[str, Any] = {} if probabilities(p) else {"from_logits": True}
-    if family == "sparse_categorical_" or family == "categorical_" and _one_hot(t):
+    if family == "sparse_categorical_" or family == "categorical_" and one_hot(t):
         k = 5 if p.shape[-1] > 10 else 3
         best = [("metric", f"{family.replace('categorical_', 'top_k_categorical_')}accuracy", {"k": k})] if p.shape[-1] > k else []
         return [("loss", f"{family}crossentropy", logits), ("metric", "accuracy", {}), *best]
@@ -477,7 +477,7 @@ def suited(t: Array, p: Array) -> list[tuple[str, str, dict[str, Any]]]:
     return [("loss", "mean_squared_error", {}), ("metric", "mean_absolute_error", {})]
 
 
-def _family(t: Array, p: Array) -> str:
+def family_of(t: Array, p: Array) -> str:
     """What Keras' compile puts before "accuracy" and "crossentropy", by the shapes; nothing where y_pred holds class numbers."""
     if p.ndim == 1 or p.shape[-1] == 1:
         whole = p.dtype.kind in "biu" or bool((p == np.floor(p)).all() and (p > 1).any())
@@ -492,7 +492,8 @@ def probabilities(p: Array) -> bool:
     return not ((p < -1e-3) | (p > 1 + 1e-3)).any()
 
 
-def _one_hot(t: Array) -> bool:
+def one_hot(t: Array) -> bool:
+    """Whether each row has one 1, and 0 else."""
     return bool(((t == 0) | (t == 1)).all() and (t.sum(axis=-1) == 1).all())
 
 
