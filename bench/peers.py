@@ -1,4 +1,4 @@
-"""`python -m bench.peers`: lossfuncs against NumPy, torch, torch.compile, jax.jit and scikit-learn on one machine.
+"""`python -m bench.peers`: lossfuncs against NumPy, torch, torch.compile, jax.jit, scikit-learn and metric libraries on one machine.
 
 Every contestant gets the same numbers, already in its own array type, and its result is compared with a float64
 NumPy evaluation before it is timed. Where a peer has several good ways to write a loss, all are raced and the fastest
@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from bench import roofs
+from bench import roofs, updates
 from bench.timing import QUIET, Runner, Timing, race, watch_others
 from bench.workloads import (
+    UPDATE,
     WORKLOADS,
     Array,
     Formula,
@@ -66,6 +67,8 @@ def _ours(threads: int) -> Contestant:
     import lossfuncs
 
     def build(workload: Workload) -> Sequence[Formula]:
+        if workload.problem == UPDATE:
+            return updates.ours()
         name, options = workload.function, workload.options
         function = getattr(lossfuncs, "value_and_grad" if workload.gradient else name, None)
         if function is None:
@@ -83,7 +86,19 @@ def _ours(threads: int) -> Contestant:
         finally:
             lossfuncs.set_num_threads(before)
 
-    return Contestant(f"ours ({threads})", build, context=context, tolerance=OURS_TOLERANCE)
+    def leave(result: Any) -> Array:
+        return updates.results(result) if isinstance(result, list) else np.asarray(result)
+
+    return Contestant(f"ours ({threads})", build, leave=leave, context=context, tolerance=OURS_TOLERANCE)
+
+
+def _metric_library(name: str, parts: updates.Parts) -> Contestant:
+    formulas, enter, leave, context = parts
+
+    def build(workload: Workload) -> Sequence[Formula]:
+        return formulas(workload.shape[-1]) if workload.problem == UPDATE else ()
+
+    return Contestant(name, build, enter, leave, lambda workload: context())
 
 
 def _torch(threads: int) -> list[Contestant]:
@@ -147,6 +162,8 @@ def contestants() -> tuple[list[Contestant], dict[str, str]]:
         "torch": lambda: _torch(threads),
         "jax": lambda: [_jax()],
         "sklearn": lambda: [_sklearn(threads)],
+        "torchmetrics": lambda: [_metric_library("torchmetrics", parts) for parts in [updates.torchmetrics()] if parts],
+        "keras": lambda: [_metric_library(f"keras/{found[0]}", found[1]) for found in [updates.keras()] if found],
     }
     for module, make in makers.items():
         if find_spec(module):

@@ -22,6 +22,7 @@ Formula = Callable[[Any, Any], Any]
 Formulas = dict[str, tuple[Formula, ...]]
 
 EPSILON = 1e-7
+UPDATE = "update accuracy, top-5, cross-entropy"  # stateful metrics: see `bench.updates`
 LOG_2 = math.log(2.0)
 
 
@@ -119,6 +120,7 @@ def _workloads() -> list[Workload]:
         for shape in (wide, short):
             function = from_logits.get(problem, problem)
             out.append(Workload(f"value_and_grad {problem}", shape, function, draw, options, gradient=True))
+    add(UPDATE, _labels, wide, tiny)
     return out
 
 
@@ -189,7 +191,13 @@ def numpy_formulas() -> Formulas:
         g[rows, t] -= 1 / len(t)
         return (np.log(total[:, 0]) - label).mean(), g
 
+    def three_means(t: Array, p: Array) -> Array:
+        own = picked(t, p)
+        larger = np.count_nonzero(p > own[:, None], axis=-1)
+        return np.array([np.mean(p.argmax(-1) == t), np.mean(larger < 5), np.mean(logsumexp(p) - own)])
+
     return {
+        UPDATE: (three_means,),
         "mean_squared_error total": (mean_squared_error,),
         "mean_squared_error": (mean_squared_error,),
         "mean_absolute_percentage_error": (mean_absolute_percentage_error,),

@@ -9,6 +9,7 @@ import difflib
 import functools
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from . import plain
 from .options import number, shown
 from .problem import NO_CLASS, STRUCTURAL, Array, BadLabel, Problem, Task, is_flat, take
-from .rows import Rows
+from .rows import Rows, joint
 
 REDUCTIONS = {None: None, "none": None, "sum": "sum", "mean": "mean", "sum_over_batch_size": "mean",
               "mean_with_sample_weight": "mean_with_sample_weight"}  # fmt: skip
@@ -218,9 +219,13 @@ class RowsCall(Call):
                 return self._reference(task)
             return float(cpu_backend().run(problem, task))
         except BadLabel as bad:
-            where = np.unravel_index(bad.row, self.shape)
-            at = f"[{', '.join(map(str, where))}]" if where else ""
-            raise ValueError(f"y_true{at} is {problem.t[bad.row]}, but y_pred has classes 0 to {problem.n - 1}") from None
+            raise self.fault(bad) from None
+
+    def fault(self, bad: BadLabel) -> ValueError:
+        """Which label is out of range."""
+        where = np.unravel_index(bad.row, self.shape)
+        at = f"[{', '.join(map(str, where))}]" if where else ""
+        return ValueError(f"y_true{at} is {self.problem.t[bad.row]}, but y_pred has classes 0 to {self.problem.n - 1}")
 
     def shortcut(self) -> Any:
         problem = self.problem
@@ -270,6 +275,52 @@ class RowsCall(Call):
                 d = d * u[:, None] if self.valid is None else np.where(self.valid[:, None], d * u[:, None], 0.0)
                 into[...] = d.reshape(into.shape)
             return float(np.sum(values * w)) if task.total else 0.0
+
+
+def totals(calls: Sequence[Call]) -> list[float]:
+    """The total of each call, on the compiled kernels; those of the same rows and weights in one pass."""
+    alike: dict[Any, list[int]] = {}
+    for i, call in enumerate(calls):
+        alike.setdefault(_same_rows(call) or i, []).append(i)
+    found = [0.0] * len(calls)
+    for group in alike.values():
+        if len(group) == 1:
+            found[group[0]] = calls[group[0]].run("numba", Task(True, calls[group[0]].weights))
+            continue
+        members = [calls[i].problem for i in group]  # type: ignore[attr-defined]
+        rows = joint(tuple((one.rows, len(one.parameters)) for one in members))
+        parameters = tuple(x for one in members for x in one.parameters)
+        first = calls[group[0]]
+        assert isinstance(first, RowsCall)
+        try:
+            each = cpu_backend().totals(members[0]._replace(rows=rows, parameters=parameters), first.weights)
+        except BadLabel as bad:
+            raise first.fault(bad) from None
+        for i, total in zip(group, each, strict=True):
+            found[i] = total
+    return found
+
+
+def by_sample(call: Call, backend: str) -> Array:
+    """For each sample the sum of weight * value, and of the weights: (N, 2), float64."""
+    values = np.empty(call.m)
+    call.run(backend, Task(values=values))
+    w = np.ones(call.m) if call.weights is None else call.weights
+    if call.valid is not None:
+        w = np.where(call.valid, w, 0.0)
+    weighted = np.where(w != 0, values * w, 0.0)
+    return np.stack([x.reshape(call.shape[0], -1).sum(axis=1) for x in (weighted, w)], axis=1)
+
+
+def _same_rows(call: Call) -> Any:
+    """What calls of one batch have in common that can share a pass; None for one that cannot."""
+    if not isinstance(call, RowsCall) or call.by_class or call.free_labels or call.problem.n > cpu_backend().LONGEST:
+        return None
+    one = call.problem
+    if one.m * one.n == 0:
+        return None
+    p = one.p.__array_interface__
+    return one.labelled, one.ignore, one.m, one.n, one.dtype, one.t.shape, p["data"], p["shape"], one.p.strides
 
 
 @functools.cache

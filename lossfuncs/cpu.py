@@ -75,6 +75,13 @@ def run(problem: Problem, task: Task) -> float:
     return _long_rows(problem, task, _cut if anywhere else _pieces)
 
 
+def totals(problem: Problem, weights: Array | None) -> list[float]:
+    """The totals of all values of joint rows. Raises BadLabel."""
+    out = np.empty((_chunks(problem.m, problem.n), 1 + len(problem.rows.more)))
+    _whole_rows(problem, Task(True, weights), 0, problem.m, problem.n, out)
+    return [_exact_sum(column) for column in out.T]
+
+
 def shortcut(problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any], divisor: float | None) -> Callable[[Array, Array], Any] | None:
     """`run` for more arrays like these, flat, without weights or ignored classes: what depends on the shapes alone is worked out here.
 
@@ -118,14 +125,19 @@ def _chunk(n: int) -> int:
     return chunk - chunk % 64 if chunk > 64 else chunk
 
 
-def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int) -> float:
-    """m rows of n elements, from element `start` on."""
+def _chunks(m: int, n: int) -> int:
+    """How many chunks m rows of n elements make."""
+    return -(-m // _chunk(n))
+
+
+def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, several: Array | None = None) -> float:
+    """m rows of n elements, from element `start` on. `several` is for the totals of joint rows: (chunks, values)."""
     kind, order = _kind(problem), len(task.derivatives)
     kernel = _rows_kernel(problem.rows, kind, problem.labelled, n, task.total, order, len(problem.parameters))
-    chunk = _chunk(n)
-    chunks = -(-m // chunk)
+    chunk, chunks = _chunk(n), _chunks(m, n)
     w, step = (ONE, 0) if task.weights is None else (task.weights, 1)
-    out = np.empty(chunks) if task.total else task.values
+    out = several.reshape(-1) if several is not None else np.empty(chunks) if task.total else task.values
+    count = 1 if several is None else several.shape[1]
     assert out is not None
     last = (step, problem.ignore, task.scale, problem.parameters) if order else (step, problem.ignore, problem.parameters)
 
@@ -150,7 +162,7 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int) -> flo
         begin, end = start + lo * n, start + hi * n
         p = take(problem.p, begin, end, problem.dtype)
         t = problem.t[lo:hi] if problem.labelled else _bits(take(problem.t, begin, end, problem.dtype))
-        into = out[c : c + 1] if task.total else np.empty(hi - lo, problem.dtype)
+        into = out[c * count : (c + 1) * count] if task.total else np.empty(hi - lo, problem.dtype)
         grads = [np.empty(end - begin, problem.dtype) for _ in task.derivatives]
         weights = w[lo:hi] if step else w
         bad = int(kernel.call(t, _bits(p), weights, _bits(into), *_pair([_bits(g) for g in grads]), n, hi - lo, hi - lo, 0, 1, *last))
@@ -163,7 +175,7 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int) -> flo
     bad = _in_parallel(kernel, m * n, chunks, chunks_of)
     if bad >= 0:
         raise BadLabel(bad)
-    return _exact_sum(out) if task.total else 0.0
+    return _exact_sum(out) if task.total and several is None else 0.0
 
 
 def _in_parallel(kernel: Compiled, elements: int, chunks: int, work: Callable[[int, int], int]) -> int:
@@ -257,13 +269,13 @@ def _gathered(problem: Problem, one: Pass, index: int, s: tuple[Any, ...], begin
         lo, hi = begin + i * CHUNK, min(end, begin + (i + 1) * CHUNK)
         t, p = (_bits(take(x, lo, hi, dtype)) for x in (problem.t, problem.p))
         known = before.copy()
-        if one.op == "rank":
+        if one.op == "earlier":
             known[one.label] -= i * CHUNK  # the kernel counts places from the piece's beginning
         kernel.call(t, p, known, found[i], 0, hi - lo, a)
 
     threads.run(gather, pieces)
     totals = found[:, slot : slot + one.size]
-    if one.op in ("sum", "dot", "rank"):
+    if one.op in ("sum", "dot", "larger", "earlier"):
         return tuple(np.float64(_exact_sum(x)) for x in totals.T)
     if one.op == "max":
         return tuple(np.max(totals, axis=0))

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import itertools
 import math
 import numbers
 import operator
@@ -22,11 +23,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import losses, metrics, plain
-from .call import REQUIRED, RowsCall, array, complete, plan
+from .bootstrap import BLOCK, ROWS, Draws, Sums, Twins, interval
+from .bootstrap import Estimate as Estimate
+from .call import REQUIRED, RowsCall, array, by_sample, class_number, complete, plan
 from .dispatch import current_backend, prepare
 from .files import Source, open_rows
 from .metrics.confusion import ThresholdMetric
 from .names import SPELLINGS, find
+from .options import count, number
 from .problem import Array, Task
 from .structures import each
 from .table import STRUCTURAL
@@ -47,6 +51,9 @@ def evaluate(
     batch_size: int | None = None,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
+    confidence: float = 0.95,
 ) -> dict[str, Any]:
     """The mean of each loss and metric over all samples, whatever the batches.
 
@@ -61,11 +68,15 @@ def evaluate(
     a metric of several thresholds or classes gives an array. With sample_weight the means are weighted: sum(weight * value) /
     sum(weight). dice and tversky are one number for all data, unless their axis says otherwise.
 
+    bootstrap: how many replicates of a Poisson bootstrap to compute in the same pass; each result is then an `Estimate`: (value, low,
+    high), the interval that holds this share (`confidence`) of the replicates. What is drawn depends on seed and on the samples' places
+    in the data alone. A sample is a row: several values of one are drawn together.
+
     batch_size: rows at a time; by default 4 MB. progress(rows done, rows in all or None) is called after each batch. ValueError for
     rows that differ in number, labels out of range, no data, what the functions raise, and for a function whose value depends on
     which samples are together in a batch.
     """
-    fold = Evaluation(loss, metrics, options)
+    fold = Evaluation(loss, metrics, options, bootstrap, seed, confidence)
     for batch, total in batches(y_true, y_pred, sample_weight, batch_size):
         fold.update(*batch)
         if progress:
@@ -124,11 +135,20 @@ def _positive(batch_size: Any) -> int:
 
 
 class Evaluation:
-    """Losses and metrics folded over batches; see `evaluate`, whose loss, metrics and options these are."""
+    """Losses and metrics folded over batches; see `evaluate`, whose arguments these are.
 
-    def __init__(self, loss: Any = (), metrics: Any = (), options: Mapping[str, Any] | None = None) -> None:
+    first_row: where in all the data the first batch begins, for parts that are merged: a bootstrap draws each row by its place.
+    """
+
+    def __init__(self, loss: Any = (), metrics: Any = (), options: Mapping[str, Any] | None = None, bootstrap: int = 0, seed: int = 0,
+                 confidence: float = 0.95, first_row: int = 0) -> None:  # fmt: skip
         self.rows = 0
         self.functions: dict[str, Accumulator | MetricFold] = {}
+        self.bootstrap = count("bootstrap", bootstrap)
+        self.seed, self.first_row = class_number("seed", seed), count("first_row", first_row)
+        self.confidence = number("confidence", confidence, 0.0, 1.0)
+        self.replicates: dict[str, Sums | Twins] = {}
+        self._seen: list[tuple[int, int]] = []  # which rows, where there is a bootstrap
         self._wanted = [("loss", *_pair(x)) for x in _several(loss)] + [("metric", *_pair(x)) for x in _several(metrics)]
         self._options = dict(options or {})
         for kind, function, _ in self._wanted:
@@ -151,28 +171,61 @@ class Evaluation:
                 where = re.sub(r"^y_true\[(\d+)", lambda found: f"y_true[{self.rows + int(found[1])}", str(error))
                 raise ValueError(where) from None
         batch.rows = len(p)
+        if self.bootstrap:
+            first = self.first_row + self.rows
+            batch._seen = [(first, first + len(p))]
+            batch.replicates = self._resampled(batch.functions, first, t, p, sample_weight)
         self.merge(batch)
+
+    def _resampled(self, functions: Mapping[str, Any], first: int, t: Array, p: Array, w: Any) -> dict[str, Sums | Twins]:
+        """What the batch brings to the replicates of each function."""
+        found: dict[str, Sums | Twins] = {}
+        for label, fold in functions.items():
+            if isinstance(fold, MetricFold) and isinstance(fold.metric, metrics.AUC) and fold.metric.exact:
+                raise ValueError(f"{label} keeps every score with exact=True, so that there is no bootstrap of it: leave exact out")
+            found[label] = (Sums if fold.is_sum else Twins)(label, fold, self.bootstrap)
+        weights = None if w is None else array("sample_weight", w)
+        rows = max(1, min(ROWS, BLOCK // self.bootstrap))
+        for begin in range(0, len(p), rows):
+            part = slice(begin, begin + rows)
+            draws = Draws(self.seed, first + begin, len(p[part]), self.bootstrap)
+            for replicates in found.values():
+                one = weights if weights is None or weights.shape[:1] != p.shape[:1] else weights[part]
+                replicates.add(draws, t[part], p[part], one)
+        return found
 
     def merge(self, other: Evaluation) -> None:
         """Take in all that `other`, made with the same arguments, has seen."""
+        seen = sorted(self._seen + other._seen)
+        if any(end > begin for (_, end), (begin, _) in itertools.pairwise(seen)):
+            raise ValueError("the other evaluation has rows of the same places as this one: give each part its first_row")
+        self._seen = _joined(seen)
         if not self.functions:
             self.functions = _like(other.functions)
         elif other.functions and list(other.functions) != list(self.functions):
             raise ValueError(f"the other evaluation has {', '.join(other.functions)}, this one {', '.join(self.functions)}")
         for label, accumulator in other.functions.items():
             self.functions[label].merge(accumulator)  # type: ignore[arg-type]
+        for label, replicates in other.replicates.items():
+            if label in self.replicates:
+                self.replicates[label].merge(replicates)  # type: ignore[arg-type]
+            else:
+                self.replicates[label] = copy.copy(replicates)
         self.rows += other.rows
 
     def result(self) -> dict[str, Any]:
-        """The means, and the metrics' results, so far. ValueError if there were no rows."""
+        """The means, and the metrics' results, so far; with a bootstrap as `Estimate`s. ValueError if there were no rows."""
         if not self.rows:
             raise ValueError("there is nothing to evaluate: the data have no rows")
-        return {label: accumulator.result() for label, accumulator in self.functions.items()}
+        found = {label: accumulator.result() for label, accumulator in self.functions.items()}
+        for label, replicates in self.replicates.items():
+            found[label] = interval(found[label], replicates.results(), self.confidence)
+        return found
 
     def _resolved(self, t: Array, p: Array) -> dict[str, Accumulator | MetricFold]:
         """What was asked for, or else suits, by name."""
         functions: dict[str, Accumulator | MetricFold] = {}
-        wanted, common, family = self._wanted, self._options, _family(t, p)
+        wanted, common, family = self._wanted, self._options, family_of(t, p)
         if not wanted:
             wanted = [(kind, name, {o: v for o, v in options.items() if o not in common}) for kind, name, options in suited(t, p)]
         unused = set(common)
@@ -199,8 +252,21 @@ def _like(functions: dict[str, Accumulator | MetricFold]) -> dict[str, Accumulat
     return {label: type(a)(a.function, a.options) for label, a in functions.items()}
 
 
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sorted spans, with those that touch as one."""
+    found: list[tuple[int, int]] = []
+    for begin, end in spans:
+        if found and found[-1][1] == begin:
+            begin = found.pop()[0]
+        found.append((begin, end))
+    return found
+
+
 class Accumulator:
     """The weighted mean of one function over batches."""
+
+    is_sum = True
+    state_size = 2
 
     def __init__(self, function: Any, options: Mapping[str, Any]) -> None:
         self.function, self.options = function, dict(options)
@@ -225,6 +291,34 @@ class Accumulator:
 
     def update(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> None:
         """Take in a batch of at least one row."""
+        call, whole = self._call(y_true, y_pred, sample_weight)
+        if whole:
+            self._add_terms(call)
+        else:
+            divisor = call.divisor()
+            self._add([call.run(current_backend(), Task(True, call.weights))], 0.0 if math.isinf(divisor) else divisor)
+
+    def contributions(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
+        """What each sample adds: the sums of weight * value and of the weights; or the terms and elements of the one row."""
+        call, whole = self._call(y_true, y_pred, sample_weight)
+        if not whole:
+            return by_sample(call, current_backend())
+        problem, samples = call.problem, len(y_pred)
+        t, p = (x.reshape(samples, -1).astype(np.float64) for x in (call.t, call.p))
+        with np.errstate(all="ignore"):
+            terms = plain.totals(problem.rows, t, p, problem.parameters)
+        return np.concatenate([*terms, np.full((samples, 1), float(p.shape[1]))], axis=1)
+
+    def results(self, sums: Array) -> Array:
+        """The result of each of these sums of `contributions`."""
+        *totals, weight = sums.T
+        if not self.elements:
+            means: Array = np.divide(totals[0], weight, out=np.zeros(len(weight)), where=weight != 0)
+            return means
+        return np.asarray(self._of_one_row(totals, weight))
+
+    def _call(self, y_true: Array, y_pred: Array, sample_weight: Any) -> tuple[Any, bool]:
+        """The call, and whether all data are one row."""
         t, p = y_true, y_pred
         if p.ndim == 1:
             t, p = (x[:, None] if x.ndim == 1 else x for x in (t, p))
@@ -239,11 +333,7 @@ class Accumulator:
         elif name == "circle" and (self.options.get("ref_embeddings") is None or self.options.get("remove_diagonal", True)):
             raise ValueError("circle compares the samples of a batch with one another, so it has no value apart from the batches: "
                              "give it ref_embeddings and ref_labels, and remove_diagonal=False")  # fmt: skip
-        if whole:
-            self._add_terms(call)
-        else:
-            divisor = call.divisor()
-            self._add([call.run(current_backend(), Task(True, call.weights))], 0.0 if math.isinf(divisor) else divisor)
+        return call, whole
 
     def merge(self, other: Accumulator) -> None:
         """Take in all that `other`, of the same function, has seen."""
@@ -258,10 +348,13 @@ class Accumulator:
         totals = [total.value for total in self.totals]
         if not self.elements:
             return totals[0] / self.weight.value if self.weight.value else 0.0
+        return float(self._of_one_row([np.float64(x) for x in totals], np.float64(self.elements)))
+
+    def _of_one_row(self, totals: list[Any], elements: Any) -> Any:
         maths = {name: value for name, value in complete(self.function, self.options).items() if name not in STRUCTURAL}
         rows, parameters = plan(self.function.entry, self.elements, maths)
         with np.errstate(all="ignore"):
-            return float(plain.on_arrays(rows.value)([np.float64(x) for x in totals], np.float64(self.elements), *parameters))
+            return plain.on_arrays(rows.value)(totals, elements, *parameters)
 
     def _one_row(self, p: Array) -> bool:
         """Whether the function's axis makes one row of all data."""
@@ -330,6 +423,31 @@ class MetricFold:
         """Take in a batch."""
         self.metric.update_state(y_true, y_pred, sample_weight=sample_weight)
 
+    def contributions(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
+        """What each sample adds to the metric's state."""
+        found: Array = self.metric.contributions(y_true, y_pred, sample_weight)
+        return found
+
+    @property
+    def state_size(self) -> int:
+        """How many numbers the metric's state is."""
+        return sum(math.prod(variable.shape) for variable in self.metric.variables)
+
+    def results(self, sums: Array) -> Any:
+        """The result of each of these sums of `contributions`."""
+        return self.metric.results(sums)
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether the metric's state is a sum over the samples that it can tell apart; a class of the user's may gather otherwise."""
+        return type(self.metric).__module__.startswith(metrics.__name__) and self.metric.sums_over_samples
+
+    def copy(self) -> Any:
+        """The metric without what it has seen."""
+        found = copy.deepcopy(self.metric)
+        found.reset_state()
+        return found
+
     def merge(self, other: MetricFold) -> None:
         """Take in all that `other`, of the same metric, has seen."""
         self.metric.merge_state(other.metric)
@@ -360,11 +478,11 @@ class _Sum:
 
 def suited(t: Array, p: Array) -> list[tuple[str, str, dict[str, Any]]]:
     """What to compute of such data if nothing is asked for: (loss or metric, name, options), by shapes and by values."""
-    family = _family(t, p)
+    family = family_of(t, p)
     if not family:
         return [("metric", "accuracy", {})]
     logits: dict[str, Any] = {} if probabilities(p) else {"from_logits": True}
-    if family == "sparse_categorical_" or family == "categorical_" and _one_hot(t):
+    if family == "sparse_categorical_" or family == "categorical_" and one_hot(t):
         k = 5 if p.shape[-1] > 10 else 3
         best = [("metric", f"{family.replace('categorical_', 'top_k_categorical_')}accuracy", {"k": k})] if p.shape[-1] > k else []
         return [("loss", f"{family}crossentropy", logits), ("metric", "accuracy", {}), *best]
@@ -373,7 +491,7 @@ def suited(t: Array, p: Array) -> list[tuple[str, str, dict[str, Any]]]:
     return [("loss", "mean_squared_error", {}), ("metric", "mean_absolute_error", {})]
 
 
-def _family(t: Array, p: Array) -> str:
+def family_of(t: Array, p: Array) -> str:
     """What Keras' compile puts before "accuracy" and "crossentropy", by the shapes; nothing where y_pred holds class numbers."""
     if p.ndim == 1 or p.shape[-1] == 1:
         whole = p.dtype.kind in "biu" or bool((p == np.floor(p)).all() and (p > 1).any())
@@ -388,7 +506,8 @@ def probabilities(p: Array) -> bool:
     return not ((p < -1e-3) | (p > 1 + 1e-3)).any()
 
 
-def _one_hot(t: Array) -> bool:
+def one_hot(t: Array) -> bool:
+    """Whether each row has one 1, and 0 else."""
     return bool(((t == 0) | (t == 1)).all() and (t.sum(axis=-1) == 1).all())
 
 

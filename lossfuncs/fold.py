@@ -95,6 +95,16 @@ class Fold:
         self.each = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]
         self.all = functools.reduce(_then, self.each)
 
+    def _again(self, one: Pass, slot: int) -> Any:
+        size, before = one.size, one.label
+
+        @inline
+        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            for lane in range(size * LANES):
+                put(S, slot * LANES + lane, S[before * LANES + lane])
+
+        return fold
+
     def _sweep(self, step: Any, slot: int, count: int, start: float, combine: Any, hard: Any = None) -> Any:
         """Start `count` totals, let `step(S, s, K, t, p, j, lane, wanted, a)` take in each element, combine the lanes of a long row.
 
@@ -232,16 +242,40 @@ class Fold:
 
         return fold
 
-    def _rank(self, one: Pass, slot: int) -> Any:
-        load, long, label, value = self.element.load, self.long, one.label, one.own
+    def _larger(self, one: Pass, slot: int) -> Any:
+        load, value = self.element.load, one.own
 
         @inline
         def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
-            x, own, place = load(p[lane]), s[value], float(j * LANES + lane) if long else float(j)
-            before = (not x <= own) | ((x == own) & (place < s[label]))
-            add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & before)
+            add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & (not load(p[lane]) <= s[value]))
 
         return self._sweep(step, slot, 1, 0.0, add_to)
+
+    def _earlier(self, one: Pass, slot: int) -> Any:
+        load, long, label, value, larger = self.element.load, self.long, one.label, one.own, one.larger * LANES
+
+        @inline
+        def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+            earlier = long | (float(j) < s[label])  # along a long row the sweep ends at the label
+            add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & (load(p[lane]) == s[value]) & earlier)
+
+        count = self._sweep(step, slot, 1, 0.0, add_to)
+
+        @inline
+        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            none_larger = 0
+            for lane in range(LANES):
+                none_larger += S[larger + lane] == 0.0
+                put(S, slot * LANES + lane, 0.0)
+            if none_larger:
+                if long:
+                    k = min(max(int(S[label * LANES]), 0), n)  # of a piece of a row, the label may be in another
+                    block = k // LANES * LANES
+                    count(S, K, t, p, tail_t, at(p, block) if block + LANES <= n else tail_p, k, a)
+                else:
+                    count(S, K, t, p, tail_t, tail_p, n, a)
+
+        return fold
 
     def _dot(self, one: Pass, slot: int) -> Any:
         return self._at_label(one, slot) if self.labelled else self._gathering(one, slot, 0.0, dot_to)

@@ -236,7 +236,7 @@ def prefetch(typing: Any, p: Any, i: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         i8, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [i8, i32, i32, i32]), "llvm.prefetch.p0")
+        function = builder.module.declare_intrinsic("llvm.prefetch", [i8], ir.FunctionType(ir.VoidType(), [i8, i32, i32, i32]))
         for line in range(LANES * _BYTES[args[0].type.pointee] // 64):
             place = builder.gep(builder.bitcast(builder.gep(args[0], [args[1]]), i8), [_INDEX(64 * line)])
             builder.call(function, [place, i32(0), i32(3), i32(1)])

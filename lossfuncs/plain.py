@@ -90,10 +90,12 @@ def _gather(one: Pass, s: tuple[Array, ...], t: Array, p: Array, a: tuple[float,
     if one.op == "pick":
         x = np.broadcast_to(f(s, p, *a), p.shape)
         return (np.take_along_axis(x, s[one.label].astype(np.int64), axis=-1),)
-    if one.op == "rank":
+    if one.op in ("larger", "earlier"):
         own, place = s[one.own], np.arange(p.shape[-1])
-        before = ~(p <= own) | ((p == own) & (place < s[one.label]))
-        return (np.sum(before, axis=-1, keepdims=True).astype(np.float64),)
+        counted = ~(p <= own) if one.op == "larger" else (p == own) & (place < s[one.label])
+        return (np.sum(counted, axis=-1, keepdims=True).astype(np.float64),)
+    if one.op == "again":
+        return s[one.label : one.label + one.size]
     t = targets(t, p)
     if one.op == "dot":
         terms = tuple(np.where(t == 0, 0.0, t * x) for x in f(s, p, *a))

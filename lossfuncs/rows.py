@@ -24,13 +24,15 @@ The passes:
                     one-hot vector only evaluates f there. t = 0 brings 0, whatever f is
     Label()         the label: the target itself when it is an index, the first largest target otherwise
     Pick(f, i)      f(s, p, *a) at the label, total i
-    Rank(i, x)      how many predictions come before the one at the label, total i, whose value is total x: those that are
-                    larger, or NaN, or equal with a lower index. It is at least 1 if x is NaN
+    Larger(x)       how many predictions are larger than total x, or NaN; at least 1 if total x is NaN
+    Earlier(i, x, g) how many predictions before the label, total i, equal total x; where total g is not 0, it need not be counted
+    again           what `joint` puts in the place of totals that stand elsewhere already
 """
 
 from __future__ import annotations
 
 import builtins
+import functools
 import math
 import types
 from collections.abc import Callable, Mapping
@@ -81,8 +83,9 @@ class Pass(NamedTuple):
     op: str
     size: int  # how many totals it gives
     terms: Scalar
-    label: int = 0  # for Pick and Rank, which total is the label
-    own: int = 0  # for Rank, which total is the label's own prediction
+    label: int = 0  # for Pick and Earlier, which total is the label; for again, which is the same
+    own: int = 0  # for Larger and Earlier, which total is the label's own prediction
+    larger: int = 0  # for Earlier, which total says how many are larger
     hard: Scalar | None = None
 
 
@@ -113,7 +116,7 @@ def Dot(terms: Scalar, count: int = 1) -> Pass:
 
 def Label() -> Pass:
     """The row's label as a number."""
-    return Pass("label", 1, _target)
+    return Pass("label", 1, target)
 
 
 def Pick(terms: Scalar, label: int) -> Pass:
@@ -121,16 +124,23 @@ def Pick(terms: Scalar, label: int) -> Pass:
     return Pass("pick", 1, terms, label)
 
 
-def Rank(label: int, own: int) -> Pass:
-    """How many predictions come before the one at the label, total `label`, which is itself total `own`."""
-    return Pass("rank", 1, _prediction, label, own)
+def Larger(own: int) -> Pass:
+    """How many predictions are larger than total `own`, or NaN."""
+    return Pass("larger", 1, prediction, own=own)
 
 
-def _prediction(s: Any, p: float, *a: float) -> float:
+def Earlier(label: int, own: int, larger: int) -> Pass:
+    """How many predictions before the label, total `label`, equal total `own`; only counted where total `larger` is 0."""
+    return Pass("earlier", 1, prediction, label, own, larger)
+
+
+def prediction(s: Any, p: float, *a: float) -> float:
+    """For a Pick: the prediction itself."""
     return p
 
 
-def _target(s: Any, t: float, p: float, *a: float) -> float:
+def target(s: Any, t: float, p: float, *a: float) -> float:
+    """The target itself."""
     return t
 
 
@@ -149,6 +159,8 @@ class Rows(NamedTuple):
     leading: int | None = None
     # A pointwise loss: slope and curve need nothing of the other elements, and rows may be cut anywhere.
     pointwise: bool = False
+    # Of `joint`: the values beside the first.
+    more: tuple[Scalar, ...] = ()
 
 
 def mean_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, hard: Scalar | None = None) -> Rows:
@@ -177,6 +189,60 @@ def sum_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = No
         return (1.0,)
 
     return mean_of(value, slope, curve)._replace(value=total, around=around)
+
+
+@functools.lru_cache(maxsize=256)
+def joint(members: tuple[tuple[Rows, int], ...]) -> Rows:
+    """Several losses of the same rows in one: each, given with the number of its parameters, has its own totals and parameters."""
+    passes: list[Pass] = []
+    values: list[Scalar] = []
+    known: dict[Any, int] = {}  # where the totals stand that several may have in common
+    slot = at = 0
+    for rows, parameters in members:
+        first, places = slot, {}
+        for one in rows.passes[: rows.leading]:
+            new = _moved(one, first, at, at + parameters)
+            places[slot - first] = slot
+            if one.terms in (prediction, target):
+                if one.op != "label":
+                    new = new._replace(label=places[one.label], own=places[one.own], larger=places[one.larger])
+                places[slot - first] = known.setdefault(new, slot)
+                if known[new] != slot:
+                    new = Pass("again", one.size, prediction, known[new])
+            passes.append(new)
+            slot += one.size
+        values.append(_value_of_part(rows.value, first, slot, at, at + parameters))
+        at += parameters
+    return Rows("+".join(rows.name for rows, _ in members), tuple(passes), values[0], more=tuple(values[1:]))
+
+
+def _moved(one: Pass, first: int, begin: int, end: int) -> Pass:
+    """The pass of a member whose totals start at `first`, and whose parameters are a[begin:end]."""
+
+    def moved(terms: Scalar) -> Scalar:
+        if terms in (prediction, target):
+            return terms
+        if one.op in ("dot", "pick"):
+
+            def of_prediction(s: Any, p: float, *a: float) -> Any:
+                return terms(s[first:], p, *a[begin:end])
+
+            return of_prediction
+
+        def of_both(s: Any, t: float, p: float, *a: float) -> Any:
+            return terms(s[first:], t, p, *a[begin:end])
+
+        return of_both
+
+    hard = None if one.hard is None else moved(one.hard)
+    return one._replace(terms=moved(one.terms), label=one.label + first if one.op == "pick" else 0, hard=hard)
+
+
+def _value_of_part(value: Scalar, first: int, last: int, begin: int, end: int) -> Scalar:
+    def value_of_part(s: Any, n: float, *a: float) -> Any:
+        return value(s[first:last], n, *a[begin:end])
+
+    return value_of_part
 
 
 def _as_terms(value: Scalar) -> Scalar:

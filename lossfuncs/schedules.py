@@ -9,6 +9,7 @@ float32 and half data are computed in float64 and rounded once. No schedule know
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from numba import types
@@ -151,7 +152,7 @@ class Kernel:
         self.fold = Fold(rows, self.element, labelled, long, kept)
         self.labelled, self.long, self.total, self.order = labelled, long, total, order
         self.read = column(self.fold.count)
-        self.value = self.element.bind(rows.value)
+        self.values = [self.element.bind(value) for value in (rows.value, *rows.more)]
         self.around: Any = self.element.bind(rows.around or _totals_themselves) if order else None
         self.constants = plain.constants(rows, self.fold.count, parameters) if order else 0
         slope = rows.softmax_slope if kept else rows.slope
@@ -162,14 +163,20 @@ class Kernel:
         self.lanes, self.lane_labels = scratch(LANES, types.float64), scratch(LANES, types.int64)
 
     def finish(self) -> Any:
-        """From the totals S of up to 64 rows, one a lane, to their values: weighted and added to acc, or stored from out[first] on."""
-        value, read, store, judge = self.value, self.read, self.element.store, self.judge
+        """From the totals S of up to 64 rows, one a lane, to their values: weighted and added to acc, or stored from out[first] on.
+
+        Where the rows have several values, each is added to 64 lanes of its own.
+        """
+        return functools.reduce(_then, (self._finish(value, which * LANES) for which, value in enumerate(self.values)))
+
+    def _finish(self, value: Any, slot: int) -> Any:
+        read, store, judge = self.read, self.element.store, self.judge
 
         @inline
         def add(S: Any, status: Any, W: Any, out: Any, acc: Any, first: int, lanes: int, n: int, a: Any) -> None:
             for lane in range(LANES):
                 v = judge(value(read(S, lane), float(n), *a), status[lane]) * W[lane]
-                put(acc, lane, acc[lane] + (v if lane < lanes else 0.0))
+                put(acc, slot + lane, acc[slot + lane] + (v if lane < lanes else 0.0))
 
         @inline
         def keep(S: Any, status: Any, W: Any, out: Any, acc: Any, first: int, lanes: int, n: int, a: Any) -> None:
@@ -493,15 +500,16 @@ class Kernel:
 
         Returns the first row with a label out of range, or -1.
         """
-        group, lanes64, total = self.long_() if self.long else self.short(), self.lanes, self.total
+        group, total, count = self.long_() if self.long else self.short(), self.total, len(self.values)
+        totals = scratch(count * LANES, types.float64)
 
         @inline
         def chunks(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int, begin: int, end: int,
                    wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
             bad = -1
-            acc = lanes64()
+            acc = totals()
             for c in range(begin, end):
-                for lane in range(LANES):
+                for lane in range(count * LANES):
                     put(acc, lane, 0.0)
                 stop = min(m, (c + 1) * chunk)
                 for first in range(c * chunk, stop, LANES):
@@ -509,7 +517,8 @@ class Kernel:
                     if lane >= 0 and bad < 0:
                         bad = first + lane
                 if total:
-                    put(out, c, _sum_of_lanes(acc))
+                    for which in range(count):
+                        put(out, c * count + which, _sum_of_lanes(at(acc, which * LANES)))
             return bad
 
         def values(t: Any, p: Any, w: Any, out: Any, n: int, m: int, chunk: int, begin: int, end: int,
@@ -592,6 +601,15 @@ def piece_signature(kernel: Kernel, parameters: int, gradient: bool) -> Any:
 @inline
 def _sum_of_lanes(x: Any) -> Any:
     return tree(x, add_to)
+
+
+def _then(first: Any, second: Any) -> Any:
+    @inline
+    def both(S: Any, status: Any, W: Any, out: Any, acc: Any, first_row: int, lanes: int, n: int, a: Any) -> None:
+        first(S, status, W, out, acc, first_row, lanes, n, a)
+        second(S, status, W, out, acc, first_row, lanes, n, a)
+
+    return both
 
 
 def _totals_themselves(s: Any, n: float, *a: float) -> Any:

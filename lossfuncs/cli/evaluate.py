@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bootstrap import Estimate
 from . import show
 
 DIGITS = Path(__file__).parent.parent / "data" / "digits.npz"
@@ -30,6 +31,7 @@ examples:
   lossfuncs evaluate labels.npy predictions.npy
   lossfuncs evaluate labels.npy logits.npy --loss crossentropy --option from_logits=true --metric accuracy
   lossfuncs evaluate table.csv --label-column y --loss mse --loss huber:delta=2
+  lossfuncs evaluate labels.npy predictions.npy --bootstrap 1000 --report report.html
   lossfuncs evaluate labels.npy scores.npy --metric sparse_top_k_categorical_accuracy:k=1 --metric sparse_top_k_categorical_accuracy:k=5
 """
 
@@ -46,6 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--weights", metavar="FILE", help="sample weights: the means become weighted")
     add("--label-column", metavar="COLUMN", help="the column of LABELS that holds y_true, where it holds y_pred too")
     add("--prediction-columns", metavar="COLUMN,...", help="its columns that hold y_pred; by default all others")
+    add("--bootstrap", type=int, default=0, metavar="N", help="95%% intervals from N replicates in the same pass; 1000 is usual")
+    add("--seed", type=int, default=0, metavar="N", help="of the bootstrap")
+    add("--report", metavar="FILE.html", help="a page with the results, confusion matrix, ROC, precision-recall and calibration curves")
     add("--batch-size", type=int, metavar="ROWS", help="rows at a time; by default 4 MB")
     add("--import", action="append", default=[], dest="modules", metavar="FILE.py", help="Python that registers losses of your own")
     add("--backend", choices=("numpy", "numba"), help="the reference, or the compiled kernels")
@@ -66,8 +71,13 @@ def run(args: argparse.Namespace) -> int:
         if args.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {args.threads}")
         set_num_threads(args.threads)
-    fold = Evaluation(losses, metrics, options)
+    fold = Evaluation(losses, metrics, options, args.bootstrap, args.seed)
     inputs = _inputs(args)
+    page = None
+    if args.report:
+        from .report import Report
+
+        page = Report(args.report)
     began, before, total = time.perf_counter(), _compiled(), None
     with backend(args.backend or current_backend()):
         try:
@@ -78,6 +88,9 @@ def run(args: argparse.Namespace) -> int:
                     fold.update(*batch)
                     if first:
                         _doubt(fold, batch[1])
+                    if page:
+                        page.logits |= any(a.options.get("from_logits", False) for a in fold.functions.values())
+                        page.update(*batch)
                     progress(fold.rows, total)
         except KeyboardInterrupt:
             of = f" of {total:,}" if total else ""
@@ -88,12 +101,18 @@ def run(args: argparse.Namespace) -> int:
         values = fold.result()
         seconds = time.perf_counter() - began
         if args.json:
-            named = {name: [_plain(x) for x in value] if np.ndim(value) else _plain(value) for name, value in values.items()}
+            named = {name: _plain(_estimate(value).value) for name, value in values.items()}
+            bounds = {name: [_plain(value.low), _plain(value.high)] for name, value in values.items() if isinstance(value, Estimate)}
+            intervals = {"intervals": bounds} if args.bootstrap else {}
             facts = {"rows": fold.rows, "weighted": args.weights is not None, "seconds": round(seconds, 6),
                      "backend": current_backend(), "threads": get_num_threads()}  # fmt: skip
-            print(json.dumps({"values": named, **facts}, indent=2))
+            print(json.dumps({"values": named, **intervals, **facts}, indent=2))
         else:
             _report(fold, args.weights is not None, seconds, _compiled() - before, None if args.labels else ABOUT_DIGITS)
+        if page:
+            about = f"{args.labels} and {args.predictions}" if args.predictions else args.labels or ABOUT_DIGITS
+            page.write(_lines(fold, args.weights is not None), f"{about.rstrip('.')}. {show.count(fold.rows, 'row')}.")
+            print(f"wrote {args.report}", file=sys.stderr)
     return 0
 
 
@@ -114,13 +133,31 @@ def _report(fold: Any, weighted: bool, seconds: float, compiled: int, about: str
 
     if about:
         print(about)
-    rows = [(label, " ".join(map(_number, np.atleast_1d(value).tolist())), _what(label, fold, weighted))
-            for label, value in fold.result().items()]  # fmt: skip
-    show.results(("", "value", ""), rows)
+    lines = _lines(fold, weighted)
+    show.results(("", "value", "95% interval", "") if fold.bootstrap else ("", "value", ""), lines)
     threads = f", {show.count(get_num_threads(), 'thread')}" if current_backend() == "numba" else ""
     # a speed that includes a compiler is nobody's
     speed = f"{show.count(compiled, 'kernel')} compiled first" if compiled else f"{fold.rows / seconds:,.0f} rows/s"
     print(f"{show.count(fold.rows, 'row')} in {seconds:.3g} s, {speed}; {current_backend()}{threads}")
+
+
+def _lines(fold: Any, weighted: bool) -> list[tuple[str, ...]]:
+    """For each result its name, its value, its interval where there is a bootstrap, and what it is."""
+    lines = []
+    for label, found in fold.result().items():
+        value, low, high = _estimate(found)
+        between = (f"{_numbers(low)} to {_numbers(high)}",) if fold.bootstrap else ()
+        lines.append((label, _numbers(value), *between, _what(label, fold, weighted)))
+    return lines
+
+
+def _estimate(value: Any) -> Estimate:
+    """The value with its interval, or without one."""
+    return value if isinstance(value, Estimate) else Estimate(value, None, None)
+
+
+def _numbers(value: Any) -> str:
+    return " ".join(map(_number, np.atleast_1d(value).tolist()))
 
 
 def _compiled() -> int:
@@ -136,8 +173,10 @@ def _number(value: float) -> str:
     return f"{value:.6f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.6e}"
 
 
-def _plain(value: float) -> float | str:
+def _plain(value: Any) -> Any:
     """What JSON can hold."""
+    if np.ndim(value):
+        return [_plain(x) for x in value]
     return float(value) if math.isfinite(value) else str(float(value))
 
 

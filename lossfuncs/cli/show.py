@@ -49,7 +49,8 @@ def results(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for i, title in enumerate(header):
-        table.add_column(title, justify="right" if i == 1 else "left", style=("", "bold cyan", "dim")[i], overflow="fold")
+        style = "bold cyan" if i == 1 else "dim" if i and not title else ""
+        table.add_column(title, justify="right" if i == 1 else "left", style=style, overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console(markup=False, highlight=False).print(table)

@@ -2,7 +2,8 @@
 
 The functions, accuracies, correlations and the losses that double as metrics, are called as the losses are; see `lossfuncs.losses`.
 cosine_similarity is plus the cosine here, minus as a loss. The classes are `Metric`s: m.update_state(y_true, y_pred, sample_weight),
-m.result(), m.reset_state(), and m.merge_state(others) for parts of the data that were seen elsewhere.
+m.result(), m.reset_state(), and m.merge_state(others) for parts of the data that were seen elsewhere. update_state([m, ...], y_true,
+y_pred) has several take in one batch in as few passes over memory as pay.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ from .confusion import (
 from .correlation import concordance_correlation, cosine_similarity, pearson_correlation
 from .fscore import F1Score, FBetaScore
 from .iou import BinaryIoU, IoU, MeanIoU, OneHotIoU, OneHotMeanIoU
-from .metric import Mean, MeanMetricWrapper, Metric, Sum
+from .metric import Mean, MeanMetricWrapper, Metric, Sum, update_state
 from .regression import R2Score
 
 __all__ = [
@@ -94,10 +95,10 @@ __all__ = [
     "deserialize", "get", "hinge", "huber", "kl_divergence", "log_cosh", "mean_absolute_error", "mean_absolute_percentage_error",
     "mean_squared_error", "mean_squared_logarithmic_error", "pearson_correlation", "poisson", "serialize",
     "sparse_categorical_accuracy", "sparse_categorical_crossentropy", "sparse_top_k_categorical_accuracy", "squared_hinge",
-    "top_k_categorical_accuracy",
+    "top_k_categorical_accuracy", "update_state",
 ]  # fmt: skip
 
-_members = [globals()[name] for name in __all__ if name not in ("deserialize", "get", "serialize")]
+_members = [globals()[name] for name in __all__ if name not in ("deserialize", "get", "serialize", "update_state")]
 REGISTRY = Registry(
     "metric",
     "keras.metrics",

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..dispatch import metric
 from ..options import count, flag, number
-from ..rows import Label, Pick, Rank, Rows, Sum, where
+from ..rows import Earlier, Label, Larger, Pick, Rows, Sum, prediction, where
 
 
 @metric
@@ -75,15 +75,11 @@ def _is_largest(scores: Any, labels: Any) -> Any:
     return ((labels == np.argmax(scores, axis=-1)) & ~np.isnan(own)).astype(np.float64)
 
 
-def _score(s: Any, p: float) -> float:
-    return p
-
-
 def _is_first(s: Any, n: float) -> Any:
-    return where(s[2] == 0.0, 1.0, 0.0)
+    return where(s[2] + s[3] == 0.0, 1.0, 0.0)
 
 
-TOP_CLASS = Rows("top_class", (Label(), Pick(_score, 0), Rank(0, 1)), _is_first)
+TOP_CLASS = Rows("top_class", (Label(), Pick(prediction, 0), Larger(1), Earlier(0, 1, 2)), _is_first)
 
 
 @metric
@@ -122,19 +118,11 @@ def _in_top_k(labels: Any, scores: Any, k: int) -> Any:
     return ((larger < k) & ~np.isnan(own[..., 0])).astype(np.float64)
 
 
-def _own_score(s: Any, p: float, k: float) -> float:
-    return p
-
-
-def _not_below(s: Any, t: float, p: float, k: float) -> Any:
-    return where(p <= s[1], 0.0, 1.0)  # NaN on either side counts
-
-
 def _ranked_in(s: Any, n: float, k: float) -> Any:
     return where(s[2] < k, 1.0, 0.0)
 
 
-TOP_K = Rows("top_k", (Label(), Pick(_own_score, 0), Sum(_not_below)), _ranked_in)
+TOP_K = Rows("top_k", (Label(), Pick(prediction, 0), Larger(1)), _ranked_in)
 
 
 def top_k_rows(n: int, k: int = 5) -> tuple[Rows, tuple[float, ...]]:

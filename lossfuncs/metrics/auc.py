@@ -10,7 +10,7 @@ import numpy as np
 
 from ..options import flag, number, shown
 from ..problem import Array
-from .confusion import CELLS, Thresholds, count, divide, read
+from .confusion import CELLS, Thresholds, count, count_by_sample, divide, read
 from .metric import Metric, Variable, mask_of, weights_of
 
 CURVES = ("ROC", "PR", "PRGAIN")
@@ -59,6 +59,7 @@ class AUC(Metric):
         if self.summation_method not in METHODS:
             raise ValueError(f"summation_method must be one of {', '.join(map(repr, METHODS))}, got {shown(summation_method)}")
         self.multi_label, self.exact = flag("multi_label", multi_label), flag("exact", exact)
+        self.sums_over_samples = not exact
         self.from_logits = flag("from_logits", from_logits)
         self.num_thresholds, self.thresholds = num_thresholds, None
         if thresholds is not None:
@@ -95,8 +96,27 @@ class AUC(Metric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape. NaN is the lowest score."""
+        positive, p, w = self._elements(y_true, y_pred, sample_weight, mask_of(y_pred, mask))
+        if self.exact:
+            scores = p.astype(np.float64).reshape(-1)  # logits are ordered as their probabilities
+            for i, ranking in enumerate(self._rankings):
+                part = slice(i, None, len(self._rankings))
+                ranking.add(scores[part], positive.reshape(-1)[part], None if w is None else w[part])
+            return
+        columns = p.shape[-1] if self.multi_label else 1
+        counted = count(positive.reshape(-1), p.reshape(-1), w, self._bounds, columns)
+        for cell, x in zip(self._cells, counted, strict=True):
+            cell.assign_add(x.reshape(cell.shape))
+
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+        positive, p, w = self._elements(y_true, y_pred, sample_weight, None)
+        counts = count_by_sample(positive, p, w, self._bounds, p.shape[-1] if self.multi_label else 1)
+        return counts.reshape(4, self.num_thresholds, len(p), -1).transpose(2, 0, 1, 3).reshape(len(p), -1)
+
+    def _elements(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> tuple[Array, Array, Array | None]:
+        """Which targets are positive, the scores as they are compared with the thresholds, and flat weights."""
         positive, p = read(y_true, y_pred)
-        w = weights_of(p.shape, sample_weight, mask_of(y_pred, mask))
+        w = weights_of(p.shape, sample_weight, mask)
         labels = p.shape[-1] if p.ndim else 1
         if self.multi_label:
             if p.ndim != 2:
@@ -111,19 +131,10 @@ class AUC(Metric):
             by_column = np.broadcast_to(np.array(self.label_weights), p.shape).reshape(-1)
             w = by_column if w is None else w * by_column
         p = np.where(p >= np.finfo(p.dtype).min, p, np.finfo(p.dtype).min)
-        if self.exact:
-            scores = p.astype(np.float64).reshape(-1)  # logits are ordered as their probabilities
-            for i, ranking in enumerate(self._rankings):
-                part = slice(i, None, len(self._rankings))
-                ranking.add(scores[part], positive.reshape(-1)[part], None if w is None else w[part])
-            return
-        if self.from_logits:
+        if self.from_logits and not self.exact:
             with np.errstate(over="ignore"):
                 p = 1.0 / (1.0 + np.exp(-p))
-        columns = labels if self.multi_label else 1
-        counted = count(positive.reshape(-1), p.reshape(-1), w, self._bounds, columns)
-        for cell, x in zip(self._cells, counted, strict=True):
-            cell.assign_add(x.reshape(cell.shape))
+        return positive, p, w
 
     def result(self) -> Any:
         if self.exact:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks
+from ..call import Call, adjust_ranks
 from ..losses.hinge import categorical_hinge, hinge, squared_hinge
 from ..losses.probabilistic import binary_crossentropy, categorical_crossentropy, kl_divergence, sparse_categorical_crossentropy
 from ..losses.regression import (
@@ -85,15 +85,16 @@ class RootMeanSquaredError(MeanMetricWrapper):
     def __init__(self, name: str | None = "root_mean_squared_error", dtype: Any = None) -> None:
         super().__init__(mean_squared_error, name, dtype)
 
-    def _update(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> None:
+    def _prepare(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> Call | None:
         weighted = [np.ndim(x) for x in (sample_weight, mask) if x is not None]
         if y_pred.ndim > 1 and weighted and max(weighted) >= y_pred.ndim:  # every element may weigh otherwise: each is a row
             t, p = adjust_ranks(y_true, y_pred)
             w: Any = weights_of(p.shape, sample_weight, mask)
-            total = mean_squared_error(t.reshape(-1, 1), p.reshape(-1, 1), sample_weight=w, reduction="sum")
-            self._add(total, float(np.sum(w)), p.size / p.shape[0] if p.size else 1.0)
-        else:
-            super()._update(y_true, y_pred, sample_weight, mask)
+            call = super()._prepare(t.reshape(-1, 1), p.reshape(-1, 1), w, None)
+            if call is not None:
+                call.shape = p.shape
+            return call
+        return super()._prepare(y_true, y_pred, sample_weight, mask)
 
     def result(self) -> Any:
         return np.sqrt(super().result())

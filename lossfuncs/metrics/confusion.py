@@ -93,6 +93,19 @@ def count(positive: Array, p: Array, w: Array | None, thresholds: Thresholds, co
     return found[0] if columns == 1 else found.transpose(1, 2, 0)
 
 
+def count_by_sample(positive: Array, p: Array, w: Array | None, thresholds: Thresholds, columns: int = 1) -> Array:
+    """`count` for each sample: (4, T, N), or (4, T, N * columns), as float32 where there are no weights: they are small whole numbers."""
+    rows = len(p)
+
+    def columns_last(x: Array) -> Array:
+        return x.reshape(rows, -1, columns).transpose(1, 0, 2).reshape(-1)
+
+    found = count(columns_last(positive), columns_last(p), None if w is None else columns_last(w), thresholds, rows * columns)
+    if rows * columns == 1:
+        found = found[..., None]
+    return found.astype(np.float32) if w is None else found
+
+
 def best_k(p: Array, k: int) -> Array:
     """Which are the k largest of their row; of equals the first ones."""
     if k >= p.shape[-1]:
@@ -112,6 +125,8 @@ class ThresholdMetric(Metric):
     top_k: int | None = None
     class_id: int | None = None
     _bounds: Thresholds
+    _gathered: tuple[int, ...] = (0, 1, 2, 3)  # which of the four counts the variables hold
+    sums_over_samples = True
 
     def _set_thresholds(self, thresholds: Any, default: float = 0.5) -> None:
         self.thresholds = thresholds
@@ -129,7 +144,12 @@ class ThresholdMetric(Metric):
                 raise ValueError(f"{name} must be None or a whole number >= {low}, got {shown(value)}")
         self.top_k, self.class_id = top_k, class_id
 
-    def _counts(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> Array:
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+        counts = self._counts(y_true, y_pred, sample_weight, None, by_sample=True)[list(self._gathered)]
+        return counts.transpose(2, 0, 1).reshape(counts.shape[2], -1)
+
+    def _counts(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any, by_sample: bool = False) -> Array:
+        """(4, thresholds), or (4, thresholds, samples)."""
         positive, p = read(y_true, y_pred)
         w = weights_of(p.shape, sample_weight, mask_of(y_pred, mask))
         if p.ndim < 2 and (self.top_k is not None or self.class_id is not None):
@@ -142,6 +162,8 @@ class ThresholdMetric(Metric):
                 raise ValueError(f"class_id is {self.class_id}, but y_pred has classes 0 to {p.shape[-1] - 1}")
             w = None if w is None else w.reshape(p.shape)[..., self.class_id].reshape(-1)
             positive, p = positive[..., self.class_id], p[..., self.class_id]
+        if by_sample:
+            return count_by_sample(positive, p, w, self._bounds)
         return count(positive.reshape(-1), p.reshape(-1), w, self._bounds)
 
     def _shaped(self, values: Any) -> Any:
@@ -153,7 +175,6 @@ class _Count(ThresholdMetric):
     """The weight of the elements in one cell of the confusion matrix."""
 
     _options = ("thresholds",)
-    _cell = 0
 
     def __init__(self, thresholds: float | Sequence[float] | None = None, name: str | None = None, dtype: Any = None) -> None:
         super().__init__(dtype, name)
@@ -162,7 +183,7 @@ class _Count(ThresholdMetric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
-        self.accumulator.assign_add(self._counts(y_true, y_pred, sample_weight, mask)[self._cell])
+        self.accumulator.assign_add(self._counts(y_true, y_pred, sample_weight, mask)[self._gathered[0]])
 
     def result(self) -> Any:
         return self._shaped(self.accumulator.value)
@@ -171,25 +192,25 @@ class _Count(ThresholdMetric):
 class TruePositives(_Count):
     """The weight of the positives with y_pred > threshold: a number, or one for each of several thresholds (0.5 by default)."""
 
-    _cell = 0
+    _gathered = (0,)
 
 
 class FalsePositives(_Count):
     """The weight of the negatives with y_pred > threshold: a number, or one for each of several thresholds (0.5 by default)."""
 
-    _cell = 1
+    _gathered = (1,)
 
 
 class TrueNegatives(_Count):
     """The weight of the negatives with y_pred <= threshold: a number, or one for each of several thresholds (0.5 by default)."""
 
-    _cell = 2
+    _gathered = (2,)
 
 
 class FalseNegatives(_Count):
     """The weight of the positives with y_pred <= threshold: a number, or one for each of several thresholds (0.5 by default)."""
 
-    _cell = 3
+    _gathered = (3,)
 
 
 class _Share(ThresholdMetric):

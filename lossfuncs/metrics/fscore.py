@@ -27,6 +27,7 @@ class FBetaScore(Metric):
     """
 
     _options: tuple[str, ...] = ("average", "beta", "threshold")
+    sums_over_samples = True
 
     def __init__(self, average: str | None = None, beta: float = 1.0, threshold: float | None = None, name: str | None = "fbeta_score",
                  dtype: Any = None) -> None:  # fmt: skip
@@ -50,26 +51,35 @@ class FBetaScore(Metric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch. sample_weight: per sample, or of y_pred's shape."""
-        t, p = self._read(array("y_true", y_true), array("y_pred", y_pred))
-        given = weights_of(p.shape, sample_weight, mask_of(y_pred, mask))
-        w = 1.0 if given is None else given.reshape(p.shape)
+        counts = self._counts(y_true, y_pred, sample_weight, mask_of(y_pred, mask))
         axis = None if self.average == "micro" else 0
-        shape = () if axis is None else p.shape[1:]
+        shape = () if axis is None else counts.shape[2:]
         if self._cells and self._cells[0].shape != shape:
-            raise ValueError(f"y_pred must have the {self._cells[0].shape[0]} columns of the batches before it, got shape {p.shape}")
+            got = counts.shape[1:]
+            raise ValueError(f"y_pred must have the {self._cells[0].shape[0]} columns of the batches before it, got shape {got}")
+        if not self._cells:
+            self._build(shape)
+        for cell, x in zip(self._cells, counts, strict=True):
+            cell.assign_add(np.sum(x, axis=axis))
+
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+        counts = self._counts(y_true, y_pred, sample_weight, None)
+        if self.average == "micro":
+            counts = counts.sum(axis=2, keepdims=True)
+        return counts.transpose(1, 0, 2).reshape(counts.shape[1], -1)
+
+    def _counts(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> Array:
+        """For each element its weight as true positive, false positive, false negative, and positive: (4, N, C)."""
+        t, p = self._read(array("y_true", y_true), array("y_pred", y_pred))
+        given = weights_of(p.shape, sample_weight, mask)
+        w = 1.0 if given is None else given.reshape(p.shape)
         if self.threshold is None:
             predicted = (p >= np.max(p, axis=-1, keepdims=True, initial=-np.inf)) & (np.abs(p) > 1e-9)  # Keras' bound for a row of zeros
         else:
             predicted = p > self.threshold
         weighted = w * t
         hits = np.where(predicted, weighted, 0.0)
-        positives, tp = np.sum(weighted, axis=axis), np.sum(hits, axis=axis)
-        fp = np.sum(np.where(predicted, w - weighted, 0.0), axis=axis)
-        fn = np.sum(np.where(predicted, 0.0, weighted), axis=axis)
-        if not self._cells:
-            self._build(shape)
-        for cell, x in zip(self._cells, (tp, fp, fn, positives), strict=True):
-            cell.assign_add(x)
+        return np.stack([hits, np.where(predicted, w - weighted, 0.0), np.where(predicted, 0.0, weighted), weighted])
 
     def _read(self, t: Array, p: Array) -> tuple[Array, Array]:
         """Targets as float64 (N, C), and predictions."""

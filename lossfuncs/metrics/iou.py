@@ -17,6 +17,8 @@ from .metric import Metric, mask_of, weights_of
 class _Matrix(Metric):
     """The confusion matrix, and the mean of TP / (TP + FP + FN) over those target classes that occur."""
 
+    sums_over_samples = True
+
     def _begin(self, name: str | None, dtype: Any, num_classes: Any, targets: Any, ignore_class: Any) -> None:
         super().__init__(dtype, name)
         if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
@@ -30,7 +32,20 @@ class _Matrix(Metric):
         self.ignore_class = None if ignore_class is None else class_number("ignore_class", ignore_class)
         self.total_confusion_matrix = self.add_variable((self.num_classes, self.num_classes), name="total_confusion_matrix")
 
-    def _count(self, t: Array, p: Array, sample_weight: Any, mask: Any) -> None:
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in a batch. sample_weight: of the shape of the class numbers, or per sample."""
+        matrix = self._count(*self._classes(y_true, y_pred), sample_weight, mask_of(y_pred, mask))
+        self.total_confusion_matrix.assign_add(matrix.reshape(self.num_classes, -1))
+
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+        return self._count(*self._classes(y_true, y_pred), sample_weight, None, len(y_pred))
+
+    def _classes(self, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
+        """The class numbers of targets and predictions."""
+        raise NotImplementedError
+
+    def _count(self, t: Array, p: Array, sample_weight: Any, mask: Any, rows: int = 1) -> Array:
+        """The confusion matrix of each of so many equal parts, flat: (rows, classes^2)."""
         t, p = adjust_ranks(t, p)
         w = weights_of(t.shape, sample_weight, mask)
         t, p = t.reshape(-1), p.reshape(-1)
@@ -38,8 +53,11 @@ class _Matrix(Metric):
         counted = (t >= 0) & (t < k) & (p >= 0) & (p < k)
         if self.ignore_class is not None:
             counted &= t != self.ignore_class
-        cells = np.bincount(k * t[counted] + p[counted], None if w is None else w[counted], minlength=k * k)
-        self.total_confusion_matrix.assign_add(cells.reshape(k, k))
+        cells = k * t + p
+        if rows > 1:
+            cells += np.repeat(np.arange(rows) * k * k, t.size // rows)
+        cells = np.bincount(cells[counted], None if w is None else w[counted], minlength=rows * k * k)
+        return cells.reshape(rows, k * k).astype(np.float64)
 
     def result(self) -> Any:
         matrix = self.total_confusion_matrix.value
@@ -67,11 +85,9 @@ class IoU(_Matrix):
         self.sparse_y_true, self.sparse_y_pred = flag("sparse_y_true", sparse_y_true), flag("sparse_y_pred", sparse_y_pred)
         self.axis = axis
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        """Take in a batch. sample_weight: of the shape of the class numbers, or per sample."""
+    def _classes(self, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
         t = self._ids("y_true", array("y_true", y_true), self.sparse_y_true)
-        p = self._ids("y_pred", array("y_pred", y_pred), self.sparse_y_pred)
-        self._count(t, p, sample_weight, mask_of(y_pred, mask))
+        return t, self._ids("y_pred", array("y_pred", y_pred), self.sparse_y_pred)
 
     def _ids(self, name: str, x: Array, sparse: bool) -> Array:
         if sparse:
@@ -92,10 +108,8 @@ class BinaryIoU(_Matrix):
         self._begin(name, dtype, 2, target_class_ids, None)
         self.threshold = number("threshold", threshold)
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        """Take in a batch of targets 0 and 1 and of scores. sample_weight: of y_pred's shape, or per sample."""
-        t, p = whole_numbers("y_true", array("y_true", y_true)), array("y_pred", y_pred)
-        self._count(t, (p >= self.threshold).astype(np.int64), sample_weight, mask_of(y_pred, mask))
+    def _classes(self, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
+        return whole_numbers("y_true", array("y_true", y_true)), (array("y_pred", y_pred) >= self.threshold).astype(np.int64)
 
 
 class MeanIoU(IoU):

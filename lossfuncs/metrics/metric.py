@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..call import Call, RowsCall, array, complete, spread
+from ..call import Call, RowsCall, array, by_sample, complete, spread, totals
 from ..dispatch import current_backend, prepare
 from ..options import shown
 from ..problem import Array, Task
@@ -130,6 +130,7 @@ class Metric:
     """
 
     _options: tuple[str, ...] = ()  # arguments of the constructor that are attributes of the same names, beside name and dtype
+    sums_over_samples = False  # whether `contributions` is there
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -262,6 +263,26 @@ class Metric:
 
     def _make_room(self, size: int) -> None:
         """Make the variables that wait for the first batch, for a state of so many numbers."""
+
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+        """What each sample adds to the state: (N, numbers), whose columns are those of all variables, one after the other.
+
+        NotImplementedError where the state is not a sum over the samples.
+        """
+        raise NotImplementedError(f"the state of {type(self).__name__} is not a sum over samples")
+
+    def results(self, states: Array) -> Any:
+        """The result of each of these sums of `contributions`: (R, numbers) -> (R,), or (R, ...) where a result is an array."""
+        twin = copy.deepcopy(self)
+        twin._make_room(states.shape[1])
+        variables = twin.variables
+        ends = np.cumsum([math.prod(v.shape) for v in variables])
+        found = []
+        for state in states:
+            for variable, part in zip(variables, np.split(state, ends[:-1]), strict=True):
+                variable.assign(part.reshape(variable.shape))
+            found.append(twin.result())
+        return np.array(found)
 
     def stateless_update_state(self, metric_variables: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """The values of the variables after an update of these values; the metric itself stays as it is."""
@@ -398,7 +419,7 @@ class MeanMetricWrapper(Mean):
         super().__init__(name, dtype)
         self._fn: Any = fn
         self._kwargs = kwargs
-        self._fused = hasattr(fn, "defaults")
+        self._fused = self.sums_over_samples = hasattr(fn, "defaults")
         if self._fused:  # fewer options are sooner found to be those of the call before
             complete(fn, kwargs)
             same = {key for key, x in kwargs.items() if type(x) is type(fn.defaults[key]) and x == fn.defaults[key]}  # type: ignore[attr-defined]
@@ -423,6 +444,12 @@ class MeanMetricWrapper(Mean):
         self._update(array("y_true", y_true), array("y_pred", y_pred), sample_weight, mask)
 
     def _update(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> None:
+        call = self._prepare(y_true, y_pred, sample_weight, mask)
+        if call is not None:
+            self._take(call, self._total(call), y_true, y_pred)
+
+    def _prepare(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> Call | None:
+        """The call whose total is to be taken in; None where there are no values."""
         entry, t, p = self._fn.entry, y_true, y_pred
         in_row = p.ndim == 1 and entry.targets != "index"
         if in_row:
@@ -431,10 +458,12 @@ class MeanMetricWrapper(Mean):
         if in_row and isinstance(call, RowsCall) and not call.problem.rows.pointwise and entry.shape != "element":
             raise ValueError(f"{self.name} needs several numbers for each sample, but y_pred has one: its shape is {y_pred.shape}")
         if not call.m:
-            return
-        w = call.weights = weights_of(call.shape, sample_weight, mask)
-        per_sample = call.m / (call.shape[0] if call.shape else 1)
-        total = self._total(call)
+            return None
+        call.weights = weights_of(call.shape, sample_weight, mask)
+        return call
+
+    def _take(self, call: Call, total: float, y_true: Array, y_pred: Array) -> None:
+        per_sample, w = call.m / (call.shape[0] if call.shape else 1), call.weights
         if w is not None:
             count = float(np.sum(w if call.valid is None else w[call.valid]))
         elif call.valid is not None:
@@ -443,7 +472,7 @@ class MeanMetricWrapper(Mean):
             count = float(call.m)
             if len(self._seen) >= 64:
                 self._seen.clear()
-            if y_pred.ndim > 1 or in_row:
+            if y_pred.ndim > 1 or self._fn.entry.targets != "index":
                 self._seen[y_true.shape, y_pred.shape] = call.m, per_sample
         self._add(total, count, per_sample)
 
@@ -458,6 +487,10 @@ class MeanMetricWrapper(Mean):
                 return total
         again = prepare(self._fn, *call.harmless(call.y_true, call.y_pred, w == 0.0), self._kwargs, None, "sum")
         return again.run(current_backend(), Task(True, w))
+
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+        call = self._prepare(array("y_true", y_true), array("y_pred", y_pred), sample_weight, None)
+        return np.zeros((len(y_pred), 2)) if call is None else by_sample(call, current_backend()) / (call.m / call.shape[0])
 
     def _identity(self) -> str:
         return repr((self._fn, sorted(self._kwargs.items())))
@@ -481,3 +514,30 @@ class MeanMetricWrapper(Mean):
 
             arguments["fn"] = deserialize(arguments["fn"])
         return cls(**arguments)
+
+
+SHARED = 1 << 20  # numbers from which one pass for several metrics is worth a kernel of its own: less than that a cache holds
+
+
+def update_state(metrics: Iterable[Metric], y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+    """Have several metrics take in one batch, as metric.update_state(...) of each does, but in as few passes over memory as pay.
+
+    The means of functions of the same rows, as accuracies and cross-entropies, are added up together where the batch is large. If one of
+    those finds fault with the data, none of them has taken them in.
+    """
+    metrics = list(metrics)
+    shared: list[MeanMetricWrapper] = []
+    if np.size(y_pred) >= SHARED and current_backend() == "numba":
+        shared = [metric for metric in metrics if isinstance(metric, MeanMetricWrapper) and metric._fused]
+    if len(shared) > 1:
+        t, p, mask = array("y_true", y_true), array("y_pred", y_pred), mask_of(y_pred, mask)
+        ready = [(metric, metric._prepare(t, p, sample_weight, mask)) for metric in shared]
+        if any(call is not None and call.weights is not None and not call.weights.all() for _, call in ready):
+            ready, shared = [], []  # what weighs 0 may be NaN or a label out of range: each sees to that itself
+        found = totals([call for _, call in ready if call is not None]) if ready else []
+        for metric, call in ready:
+            if call is not None:
+                metric._take(call, found.pop(0), t, p)
+    for one in metrics:
+        if len(shared) < 2 or one not in shared:
+            one.update_state(y_true, y_pred, sample_weight, mask=mask)

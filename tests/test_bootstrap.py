@@ -1,0 +1,159 @@
+"""The bootstrap: replicates are the metric with counts for weights, whatever the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lossfuncs
+from lossfuncs import metrics
+from lossfuncs.bootstrap import interval, times
+from lossfuncs.evaluate import Estimate, Evaluation, evaluate
+
+N, C = 41, 5
+SOME_METRICS: dict[str, Any] = {
+    name: getattr(metrics, name)
+    for name in ("AUC", "BinaryAccuracy", "BinaryIoU", "CategoricalAccuracy", "CategoricalCrossentropy", "CosineSimilarity", "F1Score",
+                 "FalseNegatives", "FalsePositives", "KLDivergence", "MeanSquaredError", "Precision", "R2Score", "Recall",
+                 "RootMeanSquaredError", "TopKCategoricalAccuracy", "TrueNegatives", "TruePositives")
+} | {
+    "AUC of each label": lambda: metrics.AUC(50, multi_label=True),
+    "FBetaScore, micro": lambda: metrics.FBetaScore("micro", 2.0, 0.3),
+    "OneHotMeanIoU": lambda: metrics.OneHotMeanIoU(C),
+    "Precision of a class": lambda: metrics.Precision([0.2, 0.3], class_id=1),
+    "PrecisionAtRecall": lambda: metrics.PrecisionAtRecall(0.5),
+    "Recall of the best": lambda: metrics.Recall(top_k=2),
+    "a class of the user's": lambda: Largest(),
+}  # fmt: skip
+
+
+class Largest(metrics.Metric):
+    """The largest weighted prediction: no sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = self.add_variable(name="found")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        w = np.ones(len(y_pred)) if sample_weight is None else sample_weight
+        self.found.assign(max(float(self.found), np.max(w[:, None] * y_pred)))
+
+    def merge_state(self, others: Any) -> None:
+        self.found.assign(max(float(self.found), float(others.found)))
+
+    def result(self) -> Any:
+        return self.found
+
+
+@pytest.fixture(autouse=True)
+def reference() -> Iterator[None]:
+    with lossfuncs.backend("numpy"):
+        yield
+
+
+def drawn(n: int = N) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(0)
+    return np.eye(C)[rng.integers(0, C, n)], rng.dirichlet(np.ones(C), n), rng.uniform(0, 2, n)
+
+
+@pytest.mark.parametrize("weighted", (False, True))
+@pytest.mark.parametrize("name", SOME_METRICS)
+def test_a_replicate_is_the_metric_with_counts_for_weights(name: str, weighted: bool) -> None:
+    t, p, w = drawn()
+    fold = Evaluation(metrics=SOME_METRICS[name](), bootstrap=6, seed=3)
+    for part in (slice(0, 7), slice(7, 8), slice(8, N)):
+        fold.update(t[part], p[part], w[part] if weighted else None)
+    (replicates,) = fold.replicates.values()
+    wanted = []
+    for often in times(3, 0, N, 6).T:
+        metric = SOME_METRICS[name]()
+        metric.update_state(t, p, sample_weight=often * w if weighted else often)
+        wanted.append(metric.result())
+    np.testing.assert_allclose(replicates.results(), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", (False, True))
+@pytest.mark.parametrize("name", ("dice", "categorical_crossentropy"))
+def test_a_function_is_resampled_by_samples(name: str, weighted: bool) -> None:
+    t, p, w = (x.reshape(6, -1, *x.shape[1:]) for x in drawn(42))
+    if name == "dice" and weighted:
+        return_none = pytest.raises(ValueError, match="nothing to weigh")
+        with return_none:
+            evaluate(t, p, loss=name, sample_weight=w, bootstrap=5)
+        return
+    found = Evaluation(name, bootstrap=5)
+    for i in (0, 2, 4):
+        found.update(t[i : i + 2], p[i : i + 2], w[i : i + 2] if weighted else None)
+    wanted = []
+    for often in times(0, 0, 6, 5).T.astype(int):
+        rows = np.repeat(np.arange(6), often)
+        wanted.append(evaluate(t[rows], p[rows], loss=name, sample_weight=w[rows] if weighted else None)[name])
+    np.testing.assert_allclose(found.replicates[name].results(), wanted, rtol=1e-12)
+
+
+def test_counts_are_poisson_and_depend_on_seed_replicate_and_place_alone() -> None:
+    k = times(0, 0, 4000, 250)
+    for value, probability in enumerate((0.36788, 0.36788, 0.18394, 0.06131, 0.01533, 0.00307)):
+        assert np.mean(k == value) == pytest.approx(probability, abs=5 * (probability / k.size) ** 0.5)
+    assert np.abs(np.corrcoef(k.T) - np.eye(250)).max() < 5.5 / 4000**0.5  # of replicates
+    assert np.abs(np.corrcoef(k[:250]) - np.eye(250)).max() < 5.5 / 250**0.5  # of samples
+    np.testing.assert_array_equal(times(0, 1234, 5, 7), k[1234:1239, :7])
+    assert (times(1, 0, 4000, 250) != k).mean() > 0.6
+
+
+def test_neither_batches_nor_the_order_of_merging_change_an_interval() -> None:
+    t, p, w = drawn(300)
+    wanted: Any = {"loss": "ce", "metrics": ["accuracy", metrics.AUC()], "bootstrap": 40, "seed": 11}
+    whole = evaluate(t, p, **wanted)
+    for size in (1, 64):
+        for name, found in evaluate(t, p, batch_size=size, **wanted).items():
+            assert found == pytest.approx(whole[name], rel=1e-13)
+    cuts = (0, 3, 50, 51, 120, 200, 299, 300)
+    parts = []
+    for begin, end in zip(cuts, cuts[1:], strict=False):
+        parts.append(Evaluation(**wanted, first_row=begin))
+        parts[-1].update(t[begin:end], p[begin:end])
+    merged = Evaluation(**wanted)
+    for i in (4, 0, 6, 2, 1, 5, 3):
+        merged.merge(parts[i])
+    assert merged.result()["accuracy"] == whole["accuracy"]  # counts are exact
+    for name, found in merged.result().items():
+        assert found == pytest.approx(whole[name], rel=1e-13)
+    with pytest.raises(ValueError, match="first_row"):
+        merged.merge(parts[1])
+
+
+def test_the_interval_of_a_mean_is_the_normal_one() -> None:
+    rng = np.random.default_rng(5)
+    errors = rng.exponential(1.0, 4000)
+    found = evaluate(np.zeros(4000), errors, loss="mae", bootstrap=2000)["mae"]
+    error = np.std(errors) / 4000**0.5
+    assert isinstance(found, Estimate)
+    assert found.value == pytest.approx(errors.mean())
+    assert (found.low, found.high) == pytest.approx((found.value - 1.96 * error, found.value + 1.96 * error), abs=0.2 * error)
+    narrow = evaluate(np.zeros(4000), errors, loss="mae", bootstrap=2000, confidence=0.5)["mae"]
+    assert narrow.high - narrow.low == pytest.approx(2 * 0.674 * error, rel=0.1)
+
+
+def test_a_sample_of_infinite_loss_is_missing_from_replicates_that_leave_it_out() -> None:
+    p = np.ones(30)
+    p[3] = np.inf
+    fold = Evaluation("mae", bootstrap=50)
+    fold.update(np.zeros(30), p)
+    np.testing.assert_array_equal(np.isinf(fold.replicates["mae"].results()), times(0, 3, 1, 50)[0] > 0)
+    assert interval(1.0, [1.0, np.inf, np.inf], 0.95).high == np.inf
+
+
+def test_bad_input_is_named() -> None:
+    t, p, _ = drawn()
+    for options, message in (({"bootstrap": -1}, "bootstrap must be a whole number >= 0"), ({"bootstrap": 3, "seed": 0.5}, "seed must be"),
+                             ({"bootstrap": 3, "confidence": 2}, r"confidence must be a number in \[0, 1\]")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            evaluate(t, p, loss="ce", **options)
+    with pytest.raises(ValueError, match="auc keeps every score with exact=True"):
+        evaluate(t, p, metrics=metrics.AUC(exact=True, name="auc"), bootstrap=3)
+    with pytest.raises(ValueError, match=r"bootstrap=1000 is too many for mean_io_u, whose state is 1,000,000 numbers: at most 134"):
+        evaluate(np.zeros(3), np.zeros(3), metrics=metrics.MeanIoU(1000, name="mean_io_u"), bootstrap=1000)

@@ -1,0 +1,78 @@
+"""Several losses and metrics of the same rows, computed in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lossfuncs
+from lossfuncs import metrics, plain
+from lossfuncs.call import REQUIRED, plan
+from lossfuncs.domains import draw
+from lossfuncs.metrics import metric as module
+from lossfuncs.rows import joint
+from lossfuncs.table import LOSSES, METRICS, STRUCTURAL, Entry
+
+ROWS = {entry.name: entry for entry in (*LOSSES, *METRICS) if entry.rows is not None and entry.shape != "own"}
+SPARSE = ("sparse_categorical_accuracy", "sparse_top_k_categorical_accuracy", "sparse_categorical_crossentropy")
+
+
+def maths(entry: Entry) -> Any:
+    """The row maths with the default options."""
+    given = {name: 0.7 if value is REQUIRED else value for name, value in entry.function.defaults.items()}  # type: ignore[attr-defined]
+    return plan(entry, 6, {name: value for name, value in given.items() if name not in STRUCTURAL})
+
+
+@pytest.mark.parametrize("entry", ROWS.values(), ids=lambda entry: entry.name)
+def test_joint_rows_have_the_values_of_each(entry: Entry) -> None:
+    t, p = draw(entry, (5, 6), np.random.default_rng(0))
+    t, p = np.asarray(t, np.float64 if np.ndim(t) == 2 else np.int64), np.asarray(p, np.float64)
+    beside = plan(ROWS["sparse_top_k_categorical_accuracy"], 6, {"k": 2, "from_sorted_ids": False}), plan(ROWS["huber"], 6, {"delta": 0.3})
+    own = maths(entry)
+    members = (beside[0], own, beside[1], own, (ROWS["sparse_categorical_accuracy"].rows, ()))
+    rows = joint(tuple((rows, len(parameters)) for rows, parameters in members))
+    a = tuple(x for _, parameters in members for x in parameters)
+    with np.errstate(all="ignore"):
+        s = plain.totals(rows, t, p, a)
+        for value, (alone, parameters) in zip((rows.value, *rows.more), members, strict=True):
+            found = np.broadcast_to(plain.on_arrays(value)(s, 6.0, *a), (5, 1))[:, 0]
+            np.testing.assert_array_equal(found, plain.values(alone, t, p, parameters))
+
+
+@pytest.mark.parametrize("weighted", (False, True))
+@pytest.mark.parametrize(("names", "n"), [(SPARSE, 70), (("mean_squared_error", "categorical_accuracy"), 5)])
+def test_metrics_updated_together_hold_what_each_holds_alone(
+    names: tuple[str, ...], n: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SHARED", 1)
+    rng = np.random.default_rng(1)
+    entries = [ROWS[name] for name in names]
+    t, p = draw(entries[-1], (300, n), rng)
+    p = p.astype(np.float32)
+    w = rng.uniform(0, 2, 300) if weighted else None
+    together, alone = ([metrics.MeanMetricWrapper(entry.function) for entry in entries] for _ in range(2))
+    extra = metrics.AUC() if n == 5 else metrics.MeanIoU(n, sparse_y_pred=False)
+    metrics.update_state([*together, extra], t, p, w)
+    for one, other in zip(together, alone, strict=True):
+        other.update_state(t, p, w)
+        assert one.result() == pytest.approx(other.result(), rel=1e-15)
+    assert extra.result() > 0
+
+
+def test_a_bad_batch_leaves_metrics_that_share_a_pass_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARED", 1)
+    some = [metrics.SparseCategoricalAccuracy(), metrics.SparseTopKCategoricalAccuracy(), metrics.SparseCategoricalCrossentropy()]
+    t = np.zeros(300, np.int64)
+    t[7] = 70
+    with pytest.raises(ValueError, match=r"^y_true\[7\] is 70, but y_pred has classes 0 to 69$"):
+        metrics.update_state(some, t, np.full((300, 70), 1 / 70, np.float32))
+    assert [float(one.count) for one in some] == [0, 0, 0]
+
+
+def test_the_reference_updates_them_one_by_one() -> None:
+    some = [metrics.MeanSquaredError(), metrics.MeanAbsoluteError()]
+    with lossfuncs.backend("numpy"):
+        metrics.update_state(some, np.zeros((3, 2)), np.ones((3, 2)))
+    assert [one.result() for one in some] == [1, 1]
