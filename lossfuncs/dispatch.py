@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .call import REQUIRED, Call, complete
+from .frameworks.arrays import adapter
 from .problem import Array, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,7 +78,12 @@ def public(function: F) -> F:
     @functools.wraps(function)
     def call(y_true: Any, y_pred: Any, *args: Any, sample_weight: Any = None, reduction: str | None = None, **options: Any) -> Any:
         key = None
-        if type(y_true) is np.ndarray and type(y_pred) is np.ndarray and sample_weight is None and not args:
+        if type(y_pred) is not np.ndarray:
+            home = adapter(y_pred)
+            if home is not None:
+                given = _named(call, args, options)
+                return home.call(call, y_true, y_pred, given, sample_weight, reduction)
+        elif type(y_true) is np.ndarray and sample_weight is None and not args:
             kinds = tuple((name, type(value), value) for name, value in options.items()) if options else ()
             key = (y_true.shape, y_pred.shape, y_true.dtype, y_pred.dtype, reduction, _chosen.get(), kinds)
             try:
