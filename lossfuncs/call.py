@@ -49,8 +49,11 @@ class Call:
     def check_order(self, order: int) -> None:
         """ValueError unless the first (second) derivative exists."""
 
-    def shortcut(self) -> Any:
-        """A function of y_true and y_pred that gives this call's result for other flat arrays of the same shapes and dtypes, or None."""
+    def shortcut(self, order: int = 0) -> Any:
+        """A function of y_true and y_pred that gives this call's result for other flat arrays of the same shapes and dtypes, or None.
+
+        For order 1 it gives the gradient too.
+        """
         return None
 
     def divisor(self) -> float:
@@ -206,7 +209,7 @@ class RowsCall(Call):
             at = f"[{', '.join(map(str, where))}]" if where else ""
             raise ValueError(f"y_true{at} is {problem.t[bad.row]}, but y_pred has classes 0 to {problem.n - 1}") from None
 
-    def shortcut(self) -> Any:
+    def shortcut(self, order: int = 0) -> Any:
         problem = self.problem
         as_given = self.order is None and not self.depends_on_data and self.valid is None and self.y_pred.size == problem.p.size
         if not as_given or not is_flat(problem.p, problem.dtype) or problem.m * problem.n == 0:
@@ -214,7 +217,7 @@ class RowsCall(Call):
         if self.y_true.dtype != (np.int64 if problem.labelled else problem.dtype):
             return None
         divisor = None if self.reduction is None else self.divisor()
-        return cpu_backend().shortcut(problem, self.shape, self.dtype, divisor)
+        return cpu_backend().shortcut(problem, self.shape, self.dtype, divisor, order)
 
     def _of_nothing(self, task: Task) -> float:
         """No rows, or rows of nothing: those have no mean, but no label is found among them."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .call import Call, array, spread
-from .dispatch import current_backend, prepare
+from .dispatch import current_backend, prepare, value_and_gradient
 from .frameworks.arrays import adapter
 from .options import shown
 from .problem import Array, Task
@@ -34,7 +34,12 @@ def value_and_grad(
     """
     home = adapter(y_pred)
     if home is not None:
-        return home.value_and_grad(function_of(loss), y_true, y_pred, options, upstream, out, sample_weight, reduction)  # type: ignore[no-any-return]
+        found = home.value_and_grad(function_of(loss), y_true, y_pred, options, upstream, out, sample_weight, reduction)
+        return found  # type: ignore[no-any-return]
+    if upstream is None and out is None and sample_weight is None:
+        found = value_and_gradient(function_of(loss), y_true, y_pred, reduction, options)
+        if found is not None:
+            return found  # type: ignore[no-any-return]
     value, (gradient,) = _derive(1, loss, y_true, y_pred, upstream, (out,), sample_weight, reduction, options)
     return value, gradient
 

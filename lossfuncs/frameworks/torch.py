@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from .. import derivatives, losses
-from ..call import RowsCall, complete, plan, same_rank
+from ..call import RowsCall, array, complete, plan, same_rank
 from ..losses import classes
 from ..losses.loss import check_reduction
 from ..losses.probabilistic import CROSS_ENTROPY_FROM_LOGITS, SMOOTHED_CROSS_ENTROPY_FROM_LOGITS
@@ -42,10 +42,9 @@ from .arrays import missing
 
 try:
     import torch
+    from torch import Tensor
 except ImportError as error:
     raise missing("torch", error) from None
-
-Tensor = torch.Tensor
 
 # Without a way to ask, it is as if a transform were active: slower, and right.
 _transformed: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
@@ -63,7 +62,7 @@ def to_numpy(x: Tensor) -> Array:
     x = x.detach()
     if x.dtype is torch.bfloat16:
         return x.view(torch.int16).numpy().view(_bfloat16())
-    return x.numpy()  # type: ignore[no-any-return]
+    return x.numpy()
 
 
 def from_numpy(x: Any) -> Tensor:
@@ -83,18 +82,23 @@ def _bfloat16() -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16)
 
 
+def _as_tensor(x: Any) -> Any:
+    return x if x is None or isinstance(x, Tensor) else torch.as_tensor(x)
+
+
 def _reduces(reduction: Any) -> bool:
     return reduction not in (None, "none")
 
 
+_SCALARS = {torch.float32: torch.float32, torch.float16: torch.float32, torch.bfloat16: torch.float32}
+
+
 def _scalar_dtype(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.is_floating_point() and x.dtype.itemsize <= 4 else torch.float64
+    return _SCALARS.get(x.dtype, torch.float64)
 
 
-def _tensor(value: Any, y_pred: Tensor, reduction: Any) -> Tensor:
-    if _reduces(reduction):
-        return torch.scalar_tensor(float(value), dtype=_scalar_dtype(y_pred))
-    return from_numpy(value)
+def _tensor(value: Any, y_pred: Tensor, reduced: bool) -> Tensor:
+    return torch.scalar_tensor(value, dtype=_scalar_dtype(y_pred)) if reduced else from_numpy(value)
 
 
 def _check(y_true: Any, y_pred: Tensor, sample_weight: Any) -> None:
@@ -109,7 +113,7 @@ def _check(y_true: Any, y_pred: Tensor, sample_weight: Any) -> None:
 # One loss, as the autograd functions and the operators know it
 
 
-class Loss:
+class _Bound:
     """A function of lossfuncs with its options and its reduction."""
 
     def __init__(self, function: Any, options: dict[str, Any], reduction: Any) -> None:
@@ -122,13 +126,14 @@ class Loss:
         return complete(self.function, self.options)
 
     def value(self, t: Any, p: Tensor, w: Any) -> Tensor:
-        return _tensor(self.function(t, to_numpy(p), sample_weight=w, reduction=self.reduction, **self.options), p, self.reduction)
+        value = self.function(array("y_true", t), array("y_pred", p), sample_weight=w, reduction=self.reduction, **self.options)
+        return _tensor(value, p, self.reduced)
 
     def value_and_gradient(self, t: Any, p: Tensor, w: Any) -> tuple[Tensor, Tensor]:
         value, gradient = derivatives.value_and_grad(
-            self.function, t, to_numpy(p), sample_weight=w, reduction=self.reduction, **self.options
+            self.function, array("y_true", t), array("y_pred", p), sample_weight=w, reduction=self.reduction, **self.options
         )
-        return _tensor(value, p, self.reduction), from_numpy(gradient)
+        return _tensor(value, p, self.reduced), from_numpy(gradient)
 
     def curvature(self, t: Any, p: Tensor, w: Any, upstream: Tensor) -> Tensor:
         u = upstream.item() if self.reduced else to_numpy(upstream)
@@ -166,7 +171,7 @@ class Loss:
             options["alpha"] = 1.0
         return plan(self.entry, 2, options)[0]
 
-    @property
+    @functools.cached_property
     def has_gradient(self) -> bool:
         return self.rows is None or self.rows.slope is not None
 
@@ -180,6 +185,23 @@ class Loss:
                 f"{self.function.__name__} cannot be transformed by torch.compile, torch.export or torch.func with options of arrays, "
                 f"got {shown(self.options)}"
             ) from None
+
+
+_bounds: dict[Any, _Bound] = {}
+
+
+def _bound(function: Any, options: dict[str, Any], reduction: Any) -> _Bound:
+    """One for all calls alike."""
+    key = function, reduction, tuple((name, type(x), x) for name, x in options.items())
+    try:
+        return _bounds[key]
+    except TypeError:  # an option that cannot be a key
+        return _Bound(function, options, reduction)
+    except KeyError:
+        if len(_bounds) >= 256:
+            _bounds.clear()
+        found = _bounds[key] = _Bound(function, options, reduction)
+        return found
 
 
 _own: dict[str, Any] = {}  # functions that no module holds, by key
@@ -196,12 +218,12 @@ def _key(function: Any) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _loss(text: str) -> Loss:
+def _loss(text: str) -> _Bound:
     key, options, reduction = json.loads(text)
     if key.startswith("own:"):
-        return Loss(_own[key], options, reduction)
+        return _Bound(_own[key], options, reduction)
     module, _, name = key.partition(":")
-    return Loss(getattr(importlib.import_module(module), name), options, reduction)
+    return _Bound(getattr(importlib.import_module(module), name), options, reduction)
 
 
 # The operators that torch.compile, torch.export and torch.func see
@@ -269,7 +291,7 @@ def _together(op: Any, info: Any, in_dims: Any, y_true: Tensor, y_pred: Tensor, 
     size = info.batch_size
     p, t = p.expand(size, *p.shape[1:]), t.expand(size, *t.shape[1:])
     chosen = {**loss.options, "axis": axis} if "axis" in options else loss.options
-    rows = Loss(loss.function, chosen, None).text
+    rows = _Bound(loss.function, chosen, None).text
     found = op(t, p, None, rows)
     values, *gradients = found if isinstance(found, tuple) else (found,)
     if loss.reduced:
@@ -287,23 +309,23 @@ for _op, _rule in ((_value_op, _together), (_gradient_op, _together), (_curvatur
 # Derivatives
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _upstream_axes(loss: Loss | str, rank: int) -> tuple[int, ...]:
+@torch.compiler.assume_constant_result
+def _upstream_axes(loss: _Bound | str, rank: int) -> tuple[int, ...]:
     """The axes that upstream lacks of the gradient's."""
     loss = _of(loss)
     return () if loss.reduced else loss.row_axes(rank)
 
 
-def _scaled(gradient: Tensor, upstream: Tensor, loss: Loss | str) -> Tensor:
+def _scaled(gradient: Tensor, upstream: Tensor, loss: _Bound | str) -> Tensor:
     upstream = upstream.to(gradient.dtype)
     for axis in _upstream_axes(loss, gradient.ndim):
         upstream = upstream.unsqueeze(axis)
     return gradient * upstream
 
 
-def _rows_factor(loss: Loss, t: Tensor, p: Tensor, w: Tensor | None, upstream: Tensor) -> Tensor:
+def _rows_factor(loss: _Bound, t: Tensor, p: Tensor, w: Tensor | None, upstream: Tensor) -> Tensor:
     """What the derivative of each row's value is multiplied by, shaped as the values."""
-    shape = loss.empty_value(p).shape if not loss.reduced else Loss(loss.function, loss.options, None).empty_value(p).shape
+    shape = loss.empty_value(p).shape if not loss.reduced else _Bound(loss.function, loss.options, None).empty_value(p).shape
     factor = torch.ones(shape, dtype=torch.float64)
     ignored = loss.all_options.get("ignore_class")
     if ignored is not None:
@@ -317,7 +339,7 @@ def _rows_factor(loss: Loss, t: Tensor, p: Tensor, w: Tensor | None, upstream: T
     return factor * upstream
 
 
-def _hessian_product(loss: Loss, t: Tensor, p: Tensor, w: Tensor | None, upstream: Tensor, v: Tensor) -> Tensor:
+def _hessian_product(loss: _Bound, t: Tensor, p: Tensor, w: Tensor | None, upstream: Tensor, v: Tensor) -> Tensor:
     """The derivative by p of sum(v * gradient)."""
     rows = loss.rows
     if rows in (CROSS_ENTROPY_FROM_LOGITS, SMOOTHED_CROSS_ENTROPY_FROM_LOGITS):
@@ -365,11 +387,10 @@ class _Direct(torch.autograd.Function):
     """The loss in eager mode: its forward takes ctx, which torch.func does not know and which is a third of the time."""
 
     @staticmethod
-    def forward(ctx: Any, p: Tensor, t: Any, w: Any, loss: Loss) -> Tensor:
+    def forward(ctx: Any, p: Tensor, t: Any, w: Any, loss: _Bound) -> Tensor:
         value, gradient = loss.value_and_gradient(t, p, w)
         ctx.loss = loss
-        tensors = [x if x is None or isinstance(x, Tensor) else torch.as_tensor(x) for x in (t, w)]
-        ctx.save_for_backward(gradient, tensors[0], p, tensors[1])
+        ctx.save_for_backward(gradient, _as_tensor(t), p, _as_tensor(w))
         return value
 
     @staticmethod
@@ -443,7 +464,7 @@ class _TracedWithTangents(_Traced):
         return (product.sum(axes) if axes else product).to(ones.dtype), None
 
 
-def _of(loss: Any) -> Loss:
+def _of(loss: Any) -> _Bound:
     return _loss(loss) if isinstance(loss, str) else loss
 
 
@@ -454,13 +475,13 @@ def call(function: Any, y_true: Any, y_pred: Tensor, options: dict[str, Any], sa
     """A public function of lossfuncs on tensors, differentiable by y_pred."""
     if torch.compiler.is_compiling() or _transformed():
         return _call_traced(function, y_true, y_pred, options, sample_weight, reduction)
-    loss = Loss(function, options, reduction)
+    loss = _bound(function, options, reduction)
     if not (torch.is_grad_enabled() and y_pred.requires_grad and loss.has_gradient):
         return loss.value(y_true, y_pred, sample_weight)
     _check(y_true, y_pred, sample_weight)
     if not loss.reduced:
         y_true, y_pred = _aligned(loss.entry, y_true, y_pred, sample_weight)
-    return _Direct.apply(y_pred, y_true, sample_weight, loss)  # type: ignore[no-any-return]
+    return _Direct.apply(y_pred, y_true, sample_weight, loss)
 
 
 def _aligned(entry: Any, y_true: Any, y_pred: Tensor, sample_weight: Any) -> tuple[Any, Tensor]:
@@ -475,28 +496,28 @@ def _aligned(entry: Any, y_true: Any, y_pred: Tensor, sample_weight: Any) -> tup
     return t, p
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result
 def _described(function: Any, options: tuple[tuple[str, Any], ...], reduction: Any) -> tuple[str, bool]:
     """The loss's text, and whether it has a gradient."""
-    loss = Loss(function, dict(options), reduction)
+    loss = _Bound(function, dict(options), reduction)
     return loss.text, loss.has_gradient
 
 
 def _call_traced(function: Any, y_true: Any, y_pred: Tensor, options: dict[str, Any], sample_weight: Any, reduction: Any) -> Tensor:
     _check(y_true, y_pred, sample_weight)
     text, has_gradient = _described(function, tuple(options.items()), reduction)
-    t, w = (x if x is None or isinstance(x, Tensor) else torch.as_tensor(x) for x in (y_true, sample_weight))
+    t, w = _as_tensor(y_true), _as_tensor(sample_weight)
     t, p = _aligned(function.entry, t, y_pred, w)
     if has_gradient and torch.is_grad_enabled():
         function = _Traced if torch.compiler.is_compiling() else _TracedWithTangents
-        return function.apply(p, t, w, text)[0]  # type: ignore[no-any-return]
+        return function.apply(p, t, w, text)[0]
     return _value_op(t, p, w, text)
 
 
 def value_and_grad(
     function: Any, y_true: Any, y_pred: Tensor, options: dict[str, Any], upstream: Any, out: Any, sample_weight: Any, reduction: Any
 ) -> tuple[Tensor, Tensor]:
-    """As `lossfuncs.value_and_grad`, in tensors that know nothing of autograd. out may be y_pred, unless it is a leaf that needs a gradient."""
+    """As `lossfuncs.value_and_grad`, in tensors that know nothing of autograd. out may be y_pred, but for a leaf that needs a gradient."""
     _check(y_true, y_pred, sample_weight)
     into = None
     if out is not None:
@@ -506,15 +527,15 @@ def value_and_grad(
             raise ValueError("out is a leaf that requires a gradient: its values cannot be overwritten")
         into = to_numpy(out)
         torch.autograd.graph.increment_version(out)
-    p = into if out is y_pred else to_numpy(y_pred)
+    p = into if out is y_pred else array("y_pred", y_pred)
     value, gradient = derivatives.value_and_grad(
         function, y_true, p, upstream=upstream, out=into, sample_weight=sample_weight, reduction=reduction, **options
     )
-    return _tensor(value, y_pred, reduction), from_numpy(gradient) if out is None else out
+    return _tensor(value, y_pred, _reduces(reduction)), from_numpy(gradient) if out is None else out
 
 
 def backward_(
-    loss: str | Callable[..., Any], input: Tensor, target: Any, *, sample_weight: Any = None, reduction: str = "mean", **options: Any
+    loss: str | Callable[..., Any], input: Tensor, target: Any, *, sample_weight: Any = None, reduction: str | None = "mean", **options: Any
 ) -> Tensor:
     """The loss, with the backward pass from it done: as loss(input, target).backward(), but without a node of autograd and without memory.
 
@@ -524,7 +545,7 @@ def backward_(
     if not input.requires_grad:
         raise ValueError("input requires no gradient: there is nothing to go back through")
     if input.is_leaf:
-        raise ValueError("input is a leaf that requires a gradient: its values cannot be overwritten by it; use loss(input, target).backward()")
+        raise ValueError("input is a leaf, whose values its gradient must not overwrite; use loss(input, target).backward()")
     function = derivatives.function_of(loss)
     value, gradient = value_and_grad(function, target, input, options, None, input, sample_weight, reduction)
     torch.autograd.backward(input, gradient.detach())
@@ -554,7 +575,7 @@ class LossModule(torch.nn.Module):
         super().__init__()
         check_reduction(reduction)
         self.reduction, self.options = reduction, options
-        Loss(self.function, options, reduction).rows  # noqa: B018  # checks the options
+        _Bound(self.function, options, reduction).rows  # noqa: B018  # checks the options
 
     def forward(self, input: Tensor, target: Any, sample_weight: Any = None) -> Tensor:
         return _in_torch_order(self.function, input, target, self.options, sample_weight, self.reduction)
@@ -582,7 +603,7 @@ def _make_function(entry: Any) -> Any:
 
 def _make_module(entry: Any, name: str) -> type[LossModule]:
     function = staticmethod(entry.function)
-    text = f"The module of `{entry.name}`: its options and reduction are named in the constructor, forward(input, target, sample_weight=None)."
+    text = f"The module of `{entry.name}`, whose options and reduction its constructor takes: forward(input, target, sample_weight=None)."
     return type(name, (LossModule,), {"function": function, "__doc__": text, "__module__": __name__})
 
 
@@ -603,6 +624,8 @@ def _elementwise(function: Any, input: Tensor, target: Tensor, options: dict[str
     """A pointwise loss whose rows are single elements, as torch has it."""
     if input.shape != target.shape:
         raise ValueError(f"target must have input's shape, got {tuple(target.shape)} and {tuple(input.shape)}")
+    if reduction == "mean" and weight is None and input.ndim:  # the mean of the rows' means
+        return _in_torch_order(function, input, target, options, None, reduction)
     w = None if weight is None else weight.expand(input.shape).reshape(-1)
     values = _in_torch_order(function, input.reshape(-1, 1), target.reshape(-1, 1), options, w, reduction)
     return values.reshape(input.shape) if reduction == "none" else values
@@ -660,7 +683,7 @@ def cross_entropy(
         how = "mean_with_sample_weight" if reduction == "mean" and w is not None else reduction
         return _in_torch_order(losses.sparse_categorical_crossentropy, input, target, options, w, how)
     if weight is not None:
-        raise NotImplementedError("weight and label_smoothing together need targets that are probabilities; see torch.nn.functional.one_hot")
+        raise NotImplementedError("weight and label_smoothing together need a target of probabilities; see torch.nn.functional.one_hot")
     counted = target != ignore_index
     one_hot = torch.nn.functional.one_hot(target.where(counted, 0), input.shape[axis]).movedim(-1, axis).to(input.dtype)
     options["label_smoothing"] = float(label_smoothing)
