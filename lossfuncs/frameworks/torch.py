@@ -22,23 +22,20 @@ lossfuncs::loss, lossfuncs::value_and_gradient and lossfuncs::curvature.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import derivatives, losses
-from ..call import RowsCall, array, complete, plan, same_rank
+from ..call import array, same_rank
 from ..losses import classes
 from ..losses.loss import check_reduction
-from ..losses.probabilistic import CROSS_ENTROPY_FROM_LOGITS, SMOOTHED_CROSS_ENTROPY_FROM_LOGITS
-from ..options import shown
-from ..problem import STRUCTURAL, Array
+from ..problem import Array
 from ..table import LOSSES
 from .arrays import missing
+from .bound import Bound, bind, loss_of
 
 try:
     import torch
@@ -86,10 +83,6 @@ def _as_tensor(x: Any) -> Any:
     return x if x is None or isinstance(x, Tensor) else torch.as_tensor(x)
 
 
-def _reduces(reduction: Any) -> bool:
-    return reduction not in (None, "none")
-
-
 _SCALARS = {torch.float32: torch.float32, torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 
@@ -110,120 +103,23 @@ def _check(y_true: Any, y_pred: Tensor, sample_weight: Any) -> None:
                 raise ValueError(f"{name} is on {x.device}, but y_pred is on {y_pred.device}")
 
 
-# One loss, as the autograd functions and the operators know it
+# A loss on tensors
 
 
-class _Bound:
-    """A function of lossfuncs with its options and its reduction."""
-
-    def __init__(self, function: Any, options: dict[str, Any], reduction: Any) -> None:
-        self.function, self.options, self.reduction = function, options, reduction
-        self.reduced = _reduces(reduction)
-        self.entry = function.entry
-
-    @functools.cached_property
-    def all_options(self) -> dict[str, Any]:
-        return complete(self.function, self.options)
-
-    def value(self, t: Any, p: Tensor, w: Any) -> Tensor:
-        value = self.function(array("y_true", t), array("y_pred", p), sample_weight=w, reduction=self.reduction, **self.options)
-        return _tensor(value, p, self.reduced)
-
-    def value_and_gradient(self, t: Any, p: Tensor, w: Any) -> tuple[Tensor, Tensor]:
-        value, gradient = derivatives.value_and_grad(
-            self.function, array("y_true", t), array("y_pred", p), sample_weight=w, reduction=self.reduction, **self.options
-        )
-        return _tensor(value, p, self.reduced), from_numpy(gradient)
-
-    def curvature(self, t: Any, p: Tensor, w: Any, upstream: Tensor) -> Tensor:
-        u = upstream.item() if self.reduced else to_numpy(upstream)
-        _, hessian = derivatives.grad_and_hess(
-            self.function, t, to_numpy(p), upstream=u, sample_weight=w, reduction=self.reduction, **self.options
-        )
-        return from_numpy(hessian)
-
-    def row_axes(self, rank: int) -> tuple[int, ...]:
-        """The axes that make up a row in a y_pred of that rank, ascending."""
-        if self.entry.shape == "own":
-            return tuple(range(1, rank))
-        if self.entry.shape == "element":
-            return ()
-        axis = self.all_options["axis"] if self.entry.shape == "axis" else -1
-        axes = range(rank) if axis is None else axis if isinstance(axis, (list, tuple)) else (axis,)
-        return tuple(sorted(a % rank for a in axes))
-
-    def empty_value(self, p: Tensor) -> Tensor:
-        if self.reduced:
-            return p.new_empty((), dtype=_scalar_dtype(p))
-        axes = self.row_axes(p.ndim)
-        shape = [p.shape[a] for a in range(p.ndim) if a not in axes]
-        return p.new_empty(shape, dtype=p.dtype if p.is_floating_point() else torch.float64)
-
-    @functools.cached_property
-    def rows(self) -> Any:
-        """The row maths, or None for a loss that has none."""
-        if not issubclass(self.entry.call, RowsCall):
-            return None
-        options = {name: x for name, x in self.all_options.items() if name not in STRUCTURAL}
-        if self.entry.labels01:
-            options["converted"] = False
-        if isinstance(options.get("alpha"), (list, tuple, np.ndarray)):
-            options["alpha"] = 1.0
-        return plan(self.entry, 2, options)[0]
-
-    @functools.cached_property
-    def has_gradient(self) -> bool:
-        return self.rows is None or self.rows.slope is not None
-
-    @functools.cached_property
-    def text(self) -> str:
-        """What `_loss` makes this loss from."""
-        try:
-            return json.dumps([_key(self.function), self.options, self.reduction])
-        except TypeError:
-            raise TypeError(
-                f"{self.function.__name__} cannot be transformed by torch.compile, torch.export or torch.func with options of arrays, "
-                f"got {shown(self.options)}"
-            ) from None
+def _value(loss: Bound, t: Any, p: Tensor, w: Any) -> Tensor:
+    return _tensor(loss.value(array("y_true", t), array("y_pred", p), w), p, loss.reduced)
 
 
-_bounds: dict[Any, _Bound] = {}
+def _value_and_gradient(loss: Bound, t: Any, p: Tensor, w: Any) -> tuple[Tensor, Tensor]:
+    value, gradient = loss.value_and_gradient(array("y_true", t), array("y_pred", p), w)
+    return _tensor(value, p, loss.reduced), from_numpy(gradient)
 
 
-def _bound(function: Any, options: dict[str, Any], reduction: Any) -> _Bound:
-    """One for all calls alike."""
-    key = function, reduction, tuple((name, type(x), x) for name, x in options.items())
-    try:
-        return _bounds[key]
-    except TypeError:  # an option that cannot be a key
-        return _Bound(function, options, reduction)
-    except KeyError:
-        if len(_bounds) >= 256:
-            _bounds.clear()
-        found = _bounds[key] = _Bound(function, options, reduction)
-        return found
-
-
-_own: dict[str, Any] = {}  # functions that no module holds, by key
-
-
-def _key(function: Any) -> str:
-    key = f"{function.__module__}:{function.__name__}"
-    module = importlib.import_module(function.__module__)
-    if getattr(module, function.__name__, None) is function:
-        return key
-    key = next((k for k, f in _own.items() if f is function), f"own:{len(_own)}")
-    _own[key] = function
-    return key
-
-
-@functools.lru_cache(maxsize=256)
-def _loss(text: str) -> _Bound:
-    key, options, reduction = json.loads(text)
-    if key.startswith("own:"):
-        return _Bound(_own[key], options, reduction)
-    module, _, name = key.partition(":")
-    return _Bound(getattr(importlib.import_module(module), name), options, reduction)
+def _empty_value(loss: Bound, p: Tensor) -> Tensor:
+    if loss.reduced:
+        return p.new_empty((), dtype=_scalar_dtype(p))
+    shape = [p.shape[a] for a in loss.kept_axes(p.ndim)]
+    return p.new_empty(shape, dtype=p.dtype if p.is_floating_point() else torch.float64)
 
 
 # The operators that torch.compile, torch.export and torch.func see
@@ -231,22 +127,24 @@ def _loss(text: str) -> _Bound:
 
 @torch.library.custom_op("lossfuncs::loss", mutates_args=(), device_types="cpu")
 def _value_op(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, loss: str) -> Tensor:
-    return _loss(loss).value(y_true, y_pred, sample_weight)
+    return _value(loss_of(loss), y_true, y_pred, sample_weight)
 
 
 @torch.library.custom_op("lossfuncs::value_and_gradient", mutates_args=(), device_types="cpu")
 def _gradient_op(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, loss: str) -> tuple[Tensor, Tensor]:
-    return _loss(loss).value_and_gradient(y_true, y_pred, sample_weight)
+    return _value_and_gradient(loss_of(loss), y_true, y_pred, sample_weight)
 
 
 @torch.library.custom_op("lossfuncs::curvature", mutates_args=(), device_types="cpu")
 def _curvature_op(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, upstream: Tensor, loss: str) -> Tensor:
-    return _loss(loss).curvature(y_true, y_pred, sample_weight, upstream)
+    found = loss_of(loss)
+    u = upstream.item() if found.reduced else to_numpy(upstream)
+    return from_numpy(found.curvature(array("y_true", y_true), array("y_pred", y_pred), sample_weight, u))
 
 
 @_value_op.register_fake
 def _(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, loss: str) -> Tensor:
-    return _loss(loss).empty_value(y_pred)
+    return _empty_value(loss_of(loss), y_pred)
 
 
 def _empty_gradient(y_pred: Tensor) -> Tensor:
@@ -255,7 +153,7 @@ def _empty_gradient(y_pred: Tensor) -> Tensor:
 
 @_gradient_op.register_fake
 def _(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, loss: str) -> tuple[Tensor, Tensor]:
-    return _loss(loss).empty_value(y_pred), _empty_gradient(y_pred)
+    return _empty_value(loss_of(loss), y_pred), _empty_gradient(y_pred)
 
 
 @_curvature_op.register_fake
@@ -276,29 +174,19 @@ def _one_after_the_other(op: Any, info: Any, in_dims: Any, *args: Any) -> Any:
 
 
 def _together(op: Any, info: Any, in_dims: Any, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, text: str) -> Any:
-    """The operator on all examples of a batch as the rows of one, where every example is rows that know nothing of others."""
-    loss = _loss(text)
+    """The operator on all examples of a batch at once, where they are rows that know nothing of others."""
+    loss = loss_of(text)
     p, t = (x.unsqueeze(0) if dim is None else x.movedim(dim, 0) for x, dim in ((y_pred, in_dims[1]), (y_true, in_dims[0])))
-    options, entry = loss.all_options, loss.entry
-    axis = options.get("axis", -1)
-    dense = entry.targets != "index"
-    plain = entry.shape in ("last", "axis") and type(axis) is int and not entry.labels01 and options.get("ignore_class") is None
-    if not plain or sample_weight is not None or isinstance(options.get("alpha"), (list, tuple)):
-        return _one_after_the_other(op, info, in_dims, y_true, y_pred, sample_weight, text)
-    axis = axis % (p.ndim - 1) + 1
-    if t.shape[1:] != (p.shape[1:] if dense else p.shape[1:axis] + p.shape[axis + 1 :]):
+    rows = loss.of_batch(t.shape[1:], p.shape[1:], sample_weight is not None)
+    if rows is None:
         return _one_after_the_other(op, info, in_dims, y_true, y_pred, sample_weight, text)
     size = info.batch_size
-    p, t = p.expand(size, *p.shape[1:]), t.expand(size, *t.shape[1:])
-    chosen = {**loss.options, "axis": axis} if "axis" in options else loss.options
-    rows = _Bound(loss.function, chosen, None).text
-    found = op(t, p, None, rows)
+    found = op(t.expand(size, *t.shape[1:]), p.expand(size, *p.shape[1:]), None, rows.text)
     values, *gradients = found if isinstance(found, tuple) else (found,)
     if loss.reduced:
         each = values.reshape(size, -1).double()
-        count = 1 if loss.reduction == "sum" else each.shape[1]
-        values = (each.sum(1) / count).to(_scalar_dtype(p))
-        gradients = [g / count for g in gradients]
+        divisor = loss.divisor(each.shape[1])
+        values, gradients = (each.sum(1) / divisor).to(_scalar_dtype(p)), [g / divisor for g in gradients]
     return ((values, *gradients), (0,) * (1 + len(gradients))) if gradients else (values, 0)
 
 
@@ -310,22 +198,22 @@ for _op, _rule in ((_value_op, _together), (_gradient_op, _together), (_curvatur
 
 
 @torch.compiler.assume_constant_result
-def _upstream_axes(loss: _Bound | str, rank: int) -> tuple[int, ...]:
+def _upstream_axes(loss: Bound | str, rank: int) -> tuple[int, ...]:
     """The axes that upstream lacks of the gradient's."""
     loss = _of(loss)
     return () if loss.reduced else loss.row_axes(rank)
 
 
-def _scaled(gradient: Tensor, upstream: Tensor, loss: _Bound | str) -> Tensor:
+def _scaled(gradient: Tensor, upstream: Tensor, loss: Bound | str) -> Tensor:
     upstream = upstream.to(gradient.dtype)
     for axis in _upstream_axes(loss, gradient.ndim):
         upstream = upstream.unsqueeze(axis)
     return gradient * upstream
 
 
-def _rows_factor(loss: _Bound, t: Tensor, p: Tensor, w: Tensor | None, upstream: Tensor) -> Tensor:
+def _rows_factor(loss: Bound, t: Tensor, p: Tensor, w: Tensor | None, upstream: Tensor) -> Tensor:
     """What the derivative of each row's value is multiplied by, shaped as the values."""
-    shape = loss.empty_value(p).shape if not loss.reduced else _Bound(loss.function, loss.options, None).empty_value(p).shape
+    shape = [p.shape[a] for a in loss.kept_axes(p.ndim)]
     factor = torch.ones(shape, dtype=torch.float64)
     ignored = loss.all_options.get("ignore_class")
     if ignored is not None:
@@ -339,10 +227,9 @@ def _rows_factor(loss: _Bound, t: Tensor, p: Tensor, w: Tensor | None, upstream:
     return factor * upstream
 
 
-def _hessian_product(loss: _Bound, t: Tensor, p: Tensor, w: Tensor | None, upstream: Tensor, v: Tensor) -> Tensor:
+def _hessian_product(loss: Bound, t: Tensor, p: Tensor, w: Tensor | None, upstream: Tensor, v: Tensor) -> Tensor:
     """The derivative by p of sum(v * gradient)."""
-    rows = loss.rows
-    if rows in (CROSS_ENTROPY_FROM_LOGITS, SMOOTHED_CROSS_ENTROPY_FROM_LOGITS):
+    if loss.is_softmax:
         (axis,) = loss.row_axes(p.ndim)
         q, y = torch.softmax(p.double(), axis), v.double()
         factor = _rows_factor(loss, t, p, w, upstream).unsqueeze(axis)
@@ -350,9 +237,8 @@ def _hessian_product(loss: _Bound, t: Tensor, p: Tensor, w: Tensor | None, upstr
             smoothing = loss.all_options["label_smoothing"]
             factor = factor * (t.double().sum(axis, keepdim=True) * (1.0 - smoothing) + smoothing)
         return (factor * (q * y - q * (q * y).sum(axis, keepdim=True))).to(p.dtype)
-    if rows is not None and rows.pointwise and rows.curve is not None:
-        return v * _curvature_op(t, p, w, upstream, loss.text)
-    raise NotImplementedError(f"{loss.function.__name__} has no second derivative with these options")
+    loss.check_curvature()
+    return v * _curvature_op(t, p, w, upstream, loss.text)
 
 
 class _Gradient(torch.autograd.Function):
@@ -387,8 +273,8 @@ class _Direct(torch.autograd.Function):
     """The loss in eager mode: its forward takes ctx, which torch.func does not know and which is a third of the time."""
 
     @staticmethod
-    def forward(ctx: Any, p: Tensor, t: Any, w: Any, loss: _Bound) -> Tensor:
-        value, gradient = loss.value_and_gradient(t, p, w)
+    def forward(ctx: Any, p: Tensor, t: Any, w: Any, loss: Bound) -> Tensor:
+        value, gradient = _value_and_gradient(loss, t, p, w)
         ctx.loss = loss
         ctx.save_for_backward(gradient, _as_tensor(t), p, _as_tensor(w))
         return value
@@ -458,14 +344,14 @@ class _TracedWithTangents(_Traced):
     def jvp(ctx: Any, by_p: Tensor, *_: Any) -> tuple[Tensor, None]:
         gradient, t, p, w = ctx.saved_tensors
         loss = _of(ctx.loss)
-        ones = torch.ones_like(loss.empty_value(p))
+        ones = torch.ones_like(_empty_value(loss, p))
         product = _GradientWithTangents.apply(ones, gradient, t, p, w, ctx.loss) * by_p
         axes = tuple(range(p.ndim)) if loss.reduced else loss.row_axes(p.ndim)
         return (product.sum(axes) if axes else product).to(ones.dtype), None
 
 
-def _of(loss: Any) -> _Bound:
-    return _loss(loss) if isinstance(loss, str) else loss
+def _of(loss: Any) -> Bound:
+    return loss_of(loss) if isinstance(loss, str) else loss
 
 
 # Calls
@@ -475,9 +361,9 @@ def call(function: Any, y_true: Any, y_pred: Tensor, options: dict[str, Any], sa
     """A public function of lossfuncs on tensors, differentiable by y_pred."""
     if torch.compiler.is_compiling() or _transformed():
         return _call_traced(function, y_true, y_pred, options, sample_weight, reduction)
-    loss = _bound(function, options, reduction)
+    loss = bind(function, options, reduction)
     if not (torch.is_grad_enabled() and y_pred.requires_grad and loss.has_gradient):
-        return loss.value(y_true, y_pred, sample_weight)
+        return _value(loss, y_true, y_pred, sample_weight)
     _check(y_true, y_pred, sample_weight)
     if not loss.reduced:
         y_true, y_pred = _aligned(loss.entry, y_true, y_pred, sample_weight)
@@ -499,7 +385,7 @@ def _aligned(entry: Any, y_true: Any, y_pred: Tensor, sample_weight: Any) -> tup
 @torch.compiler.assume_constant_result
 def _described(function: Any, options: tuple[tuple[str, Any], ...], reduction: Any) -> tuple[str, bool]:
     """The loss's text, and whether it has a gradient."""
-    loss = _Bound(function, dict(options), reduction)
+    loss = Bound(function, dict(options), reduction)
     return loss.text, loss.has_gradient
 
 
@@ -531,7 +417,7 @@ def value_and_grad(
     value, gradient = derivatives.value_and_grad(
         function, y_true, p, upstream=upstream, out=into, sample_weight=sample_weight, reduction=reduction, **options
     )
-    return _tensor(value, y_pred, _reduces(reduction)), from_numpy(gradient) if out is None else out
+    return _tensor(value, y_pred, reduction not in (None, "none")), from_numpy(gradient) if out is None else out
 
 
 def backward_(
@@ -575,7 +461,7 @@ class LossModule(torch.nn.Module):
         super().__init__()
         check_reduction(reduction)
         self.reduction, self.options = reduction, options
-        _Bound(self.function, options, reduction).rows  # noqa: B018  # checks the options
+        Bound(self.function, options, reduction).rows  # noqa: B018  # checks the options
 
     def forward(self, input: Tensor, target: Any, sample_weight: Any = None) -> Tensor:
         return _in_torch_order(self.function, input, target, self.options, sample_weight, self.reduction)
