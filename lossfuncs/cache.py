@@ -347,7 +347,7 @@ def _nested(code: types.CodeType) -> Iterable[types.CodeType]:
 
 
 class _Record(NamedTuple):
-    """All that linking needs: the entry points' symbols, for Python and for C, the environment pointers to fill, the symbols to be found."""
+    """All that linking needs: the symbols of the entry points for Python and for C, of pointers to fill, of what to find."""
 
     entry: str
     c: str
