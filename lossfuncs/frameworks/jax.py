@@ -104,11 +104,11 @@ def _foreign(what: str, text: str, results: list[Any], *arguments: Any) -> Any:
             _compute(what + text, [np.asarray(x) for x in given], found)
             return found
 
-        return jax.pure_callback(callback, results, *arguments)
+        return jax.pure_callback(callback, results, *arguments, vmap_method="sequential")
     small = _small(what, loss_of(text), *arguments) if len(arguments) == 2 else None
     if small is not None:
-        return jax.ffi.ffi_call(_target(small.address), results)(*arguments, **small.attributes)
-    return jax.ffi.ffi_call("lossfuncs", results)(*arguments, a=what + text)
+        return jax.ffi.ffi_call(_target(small.address), results, vmap_method="sequential")(*arguments, **small.attributes)
+    return jax.ffi.ffi_call("lossfuncs", results, vmap_method="sequential")(*arguments, a=what + text)
 
 
 def _value_dtype(loss: Bound, dtype: Any) -> Any:
@@ -117,9 +117,20 @@ def _value_dtype(loss: Bound, dtype: Any) -> Any:
     return jnp.promote_types(dtype, np.float32) if loss.reduced else dtype
 
 
+def _varying(x: Any) -> dict[str, Any]:
+    """Inside shard_map, what makes a type vary over the axes of the mesh that x varies over."""
+    kind = jax.typeof(x)
+    if getattr(kind, "vma", None):  # as it was called before JAX 0.10
+        return {"vma": kind.vma}
+    axes = getattr(kind, "manual_axis_type", None)
+    if not getattr(axes, "varying", None):
+        return {}
+    return {"manual_axis_type": axes, "sharding": jax.sharding.NamedSharding(kind.sharding.mesh, jax.sharding.PartitionSpec())}
+
+
 def _results(what: str, loss: Bound, p: Any) -> list[Any]:
     shape = () if loss.reduced else tuple(p.shape[a] for a in loss.kept_axes(p.ndim))
-    where = {"vma": jax.typeof(p).vma} if hasattr(jax.typeof(p), "vma") else {}  # inside shard_map: which axes of the mesh it varies over
+    where = _varying(p)
     value = jax.ShapeDtypeStruct(shape, _value_dtype(loss, p.dtype), **where)
     gradient = jax.ShapeDtypeStruct(p.shape, p.dtype, **where)
     return {"v": [value], "g": [value, gradient], "c": [gradient]}[what]
@@ -128,10 +139,13 @@ def _results(what: str, loss: Bound, p: Any) -> list[Any]:
 def _run(what: str, text: str, t: Any, p: Any, w: Any) -> Any:
     """The results, of a batch under vmap."""
     loss = loss_of(text)
+    results = _results(what, loss, p)
+    if _varying(p):  # in shard_map, whose types a rule for batches would lose
+        return _foreign(what, text, results, *((t, p) if w is None else (t, p, w)))
 
     @jax.custom_batching.custom_vmap
     def run(*arguments: Any) -> Any:
-        return _foreign(what, text, _results(what, loss, arguments[1]), *arguments)
+        return _foreign(what, text, results, *arguments)
 
     @run.def_vmap
     def batch(size: int, batched: list[bool], *arguments: Any) -> Any:
