@@ -35,7 +35,7 @@ _PINNED = sys.stdlib_module_names | {"numpy", "numba", "llvmlite", "lossfuncs"} 
 _UNRELATED = {"CACHE_DIR", "DEFAULT_NUM_THREADS", "NUM_THREADS", "THREADING_LAYER", "THREADING_LAYER_PRIORITY"}
 
 _lock = threading.RLock()
-_kernels: dict[object, Callable[..., Any]] = {}
+_kernels: dict[object, _Machine] = {}
 _counts = {"compiled": 0, "loaded": 0}
 _hooked = False
 
@@ -59,6 +59,25 @@ def compile(function: Callable[..., Any], signature: Any, **options: Any) -> Cal
     converts scalars, but of an array it checks the item size alone. A wrong dtype of the right size is reinterpreted,
     wrong strides are ignored, more dimensions than declared corrupt memory: call it with what it was made for.
     """
+    return _compiled(function, signature, options).call
+
+
+def address(function: Callable[..., Any], signature: Any, **options: Any) -> int:
+    """As `compile`, for a signature of numbers: the address of a C function, which stays while the process lives."""
+    found = _compiled(function, signature, options).address
+    if not found:
+        raise RuntimeError(f"{function.__name__} has no C function")
+    return found
+
+
+class _Machine(NamedTuple):
+    """Machine code: the function that Python calls, and the address of the one that C does, if the signature allows one."""
+
+    call: Callable[..., Any]
+    address: int
+
+
+def _compiled(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> _Machine:
     if not isinstance(function, types.FunctionType):
         raise TypeError(f"function must be a plain Python function, not {type(function).__name__}")
     options = {"nogil": True, "error_model": "numpy", **options}
@@ -71,7 +90,7 @@ def compile(function: Callable[..., Any], signature: Any, **options: Any) -> Cal
             wanted = "a Numba signature or a tuple of argument types"
             raise TypeError(f"signature must be {wanted}, not {type(signature).__name__}")
         if config.DISABLE_JIT:
-            return function
+            return _Machine(function, 0)
         try:
             key: object = _key(function, signature, options)
         except Exception:  # _NoContent, or an object that cannot even be looked at
@@ -328,9 +347,10 @@ def _nested(code: types.CodeType) -> Iterable[types.CodeType]:
 
 
 class _Record(NamedTuple):
-    """All that linking needs: the entry point's symbol, the environment pointers to fill, the symbols to be found."""
+    """All that linking needs: the symbols of the entry points for Python and for C, of pointers to fill, of what to find."""
 
     entry: str
+    c: str
     environments: list[str]
     externals: list[str]
     code: bytes
@@ -338,7 +358,7 @@ class _Record(NamedTuple):
 
 def _compile(
     function: types.FunctionType, signature: Any, options: dict[str, Any]
-) -> tuple[Callable[..., Any], _Record | None]:
+) -> tuple[_Machine, _Record | None]:
     from numba.core.registry import cpu_target
 
     _counts["compiled"] += 1
@@ -347,10 +367,11 @@ def _compile(
     with _optimised_as_a_whole():
         dispatcher.compile(signature)
     (result,) = dispatcher.overloads.values()
-    try:
-        return result.entry_point, _record(result)
-    except Exception:  # an inside of Numba's that has changed: there is a kernel all the same
-        return result.entry_point, None
+    machine, record = _Machine(result.entry_point, 0), None
+    with contextlib.suppress(Exception):  # an inside of Numba's that has changed: there is a kernel all the same
+        machine = _Machine(result.entry_point, result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name))
+        record = _record(result)
+    return machine, record
 
 
 @contextlib.contextmanager
@@ -392,7 +413,8 @@ def _record(result: Any) -> _Record | None:
         return None
     if any(lookup_environment(name).consts for name in environments):
         return None
-    return _Record(result.fndesc.llvm_cpython_wrapper_name, environments, externals, library._get_compiled_object())
+    names = result.fndesc.llvm_cpython_wrapper_name, result.fndesc.llvm_cfunc_wrapper_name
+    return _Record(*names, environments, externals, library._get_compiled_object())
 
 
 def _dispatcher(function: types.FunctionType, options: dict[str, Any], done: dict[types.FunctionType, Any]) -> Any:
@@ -419,7 +441,7 @@ def _dispatcher(function: types.FunctionType, options: dict[str, Any], done: dic
     return dispatcher
 
 
-def _link(record: _Record, function: types.FunctionType) -> Callable[..., Any] | None:
+def _link(record: _Record, function: types.FunctionType) -> _Machine | None:
     import ctypes
 
     from llvmlite import binding
@@ -445,7 +467,7 @@ def _link(record: _Record, function: types.FunctionType) -> Callable[..., Any] |
     kernel: Callable[..., Any] = _dynfunc.make_function(
         sys.modules[__name__], function.__name__, function.__doc__ or "", address, environment, (engine,)
     )
-    return kernel
+    return _Machine(kernel, engine.get_function_address(record.c))
 
 
 def _register_fork_hooks() -> None:
@@ -512,7 +534,7 @@ def _entries(directory: Path, suffix: str = ".kernel") -> list[tuple[Path, int, 
     return sorted(found, key=lambda item: item[2])
 
 
-def _load(directory: Path, key: bytes, function: types.FunctionType) -> Callable[..., Any] | None:
+def _load(directory: Path, key: bytes, function: types.FunctionType) -> _Machine | None:
     try:
         descriptor = os.open(
             directory / f"{key.hex()}.kernel",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import plain
+from .frameworks.arrays import adapter
 from .options import number, shown
 from .problem import NO_CLASS, STRUCTURAL, Array, BadLabel, Problem, Task, is_flat, take
 from .rows import Rows, joint
@@ -62,8 +63,11 @@ class Call:
     def check_order(self, order: int) -> None:
         """ValueError unless the first (second) derivative exists."""
 
-    def shortcut(self) -> Any:
-        """A function of y_true and y_pred that gives this call's result for other flat arrays of the same shapes and dtypes, or None."""
+    def shortcut(self, order: int = 0) -> Any:
+        """A function of y_true and y_pred that gives this call's result for other flat arrays of the same shapes and dtypes, or None.
+
+        For order 1 it gives the gradient too.
+        """
         return None
 
     def divisor(self) -> float:
@@ -227,7 +231,7 @@ class RowsCall(Call):
         at = f"[{', '.join(map(str, where))}]" if where else ""
         return ValueError(f"y_true{at} is {self.problem.t[bad.row]}, but y_pred has classes 0 to {self.problem.n - 1}")
 
-    def shortcut(self) -> Any:
+    def shortcut(self, order: int = 0) -> Any:
         problem = self.problem
         as_given = self.order is None and not self.depends_on_data and self.valid is None and self.y_pred.size == problem.p.size
         if not as_given or not is_flat(problem.p, problem.dtype) or problem.m * problem.n == 0:
@@ -235,7 +239,7 @@ class RowsCall(Call):
         if self.y_true.dtype != (np.int64 if problem.labelled else problem.dtype):
             return None
         divisor = None if self.reduction is None else self.divisor()
-        return cpu_backend().shortcut(problem, self.shape, self.dtype, divisor)
+        return cpu_backend().shortcut(problem, self.shape, self.dtype, divisor, order)
 
     def _of_nothing(self, task: Task) -> float:
         """No rows, or rows of nothing: those have no mean, but no label is found among them."""
@@ -351,8 +355,9 @@ def array(name: str, x: Any) -> Array:
     if type(x) is not np.ndarray:
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError(f"{name} is a masked array; pass its data, and sample_weight 0 where it is masked")
+        home = adapter(x)
         try:
-            x = np.asarray(x)
+            x = np.asarray(x) if home is None else home.to_numpy(x)
         except Exception as error:
             raise TypeError(f"{name} cannot be read as an array of numbers: {error}") from None
     if x.dtype.kind not in "biuf" and not is_float(x.dtype):

@@ -82,39 +82,48 @@ def totals(problem: Problem, weights: Array | None) -> list[float]:
     return [_exact_sum(column) for column in out.T]
 
 
-def shortcut(problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any], divisor: float | None) -> Callable[[Array, Array], Any] | None:
+def shortcut(
+    problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any], divisor: float | None, order: int = 0
+) -> Callable[[Array, Array], Any] | None:
     """`run` for more arrays like these, flat, without weights or ignored classes: what depends on the shapes alone is worked out here.
 
-    With a divisor the result is total / divisor. None if there is no such way; the function itself gives None when a call should go
-    the long way after all: to be shared among threads, or for the error that a label out of range deserves.
+    With a divisor the result is total / divisor; for order 1 it is a pair of that and the gradient, shaped as the second array. None if
+    there is no such way; the function itself gives None when a call should go the long way after all: to be shared among threads, or for
+    the error that a label out of range deserves.
     """
     m, n, a = problem.m, problem.n, problem.parameters
     share = 1.0
-    if divisor is not None and problem.rows.pointwise and not problem.labelled:
-        share = _share(problem, n) / _share(problem, m * n)
-        m, n = 1, m * n
-    if n > (LONGEST if divisor is None else CUT) or dtype != problem.dtype or problem.ignore != NO_CLASS:
+    if divisor is not None and problem.rows.pointwise and not problem.labelled and (m * n <= CUT or m * n % CUT == 0):
+        n = min(m * n, CUT)
+        m = problem.m * problem.n // n
+        share = _share(problem, problem.n) / _share(problem, n)
+    if n > LONGEST or dtype != problem.dtype or problem.ignore != NO_CLASS:
         return None
-    kernel = _rows_kernel(problem.rows, _kind(problem), problem.labelled, n, divisor is not None, 0, len(a))
+    kernel = _rows_kernel(problem.rows, _kind(problem), problem.labelled, n, divisor is not None, order, len(a))
     call, elements, half = kernel.call, m * n, dtype.itemsize == 2
     chunk = _chunk(n)
     chunks = -(-m // chunk)
     into = np.dtype(np.float64) if divisor is not None else dtype
     size = chunks if divisor is not None else m
     reshape = shape != (m,)
+    last = (a,) if not order else (1.0 if divisor is None else 1.0 / divisor * share, a)  # to the last bit as in `run`
 
     def again(t: Array, p: Array) -> Any:
         if elements * kernel.seconds_per_element > WORTH and threads.get_num_threads() > 1:
             return None
         out = np.empty(size, into)
+        gradient: Any = np.empty(p.shape, dtype) if order else None
+        derivatives = (_bits(gradient.ravel()),) * 2 if order else ()
         t, p = t.ravel(), p.ravel()
         if half:
             t, p = _bits(t), _bits(p)
-        if call(t, p, ONE, _bits(out) if half else out, n, m, chunk, 0, chunks, 0, NO_CLASS, a) >= 0:
+        if call(t, p, ONE, _bits(out) if half else out, *derivatives, n, m, chunk, 0, chunks, 0, NO_CLASS, *last) >= 0:
             return None
         if divisor is not None:
-            return np.float64(share * (out[0] if chunks == 1 else _exact_sum(out)) / divisor)
-        return out.reshape(shape)[()] if reshape else out
+            value: Any = np.float64(share * (out[0] if chunks == 1 else _exact_sum(out)) / divisor)
+        else:
+            value = out.reshape(shape)[()] if reshape else out
+        return (value, gradient) if order else value
 
     return again
 

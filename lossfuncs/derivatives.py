@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .call import Call, array, spread
-from .dispatch import current_backend, prepare
+from .dispatch import current_backend, prepare, value_and_gradient
+from .frameworks.arrays import adapter
 from .options import shown
 from .problem import Array, Task
 
@@ -31,6 +32,14 @@ def value_and_grad(
     without a reduction, an array of the values' shape, and 1 by default. out receives the gradient if given. The rest is as in the
     loss itself. ValueError for a function without a derivative (accuracies), and what the loss raises.
     """
+    home = adapter(y_pred)
+    if home is not None:
+        found = home.value_and_grad(function_of(loss), y_true, y_pred, options, upstream, out, sample_weight, reduction)
+        return found  # type: ignore[no-any-return]
+    if upstream is None and out is None and sample_weight is None:
+        found = value_and_gradient(function_of(loss), y_true, y_pred, reduction, options)
+        if found is not None:
+            return found  # type: ignore[no-any-return]
     value, (gradient,) = _derive(1, loss, y_true, y_pred, upstream, (out,), sample_weight, reduction, options)
     return value, gradient
 
@@ -61,7 +70,7 @@ def grad_and_hess(
 
 def _derive(order: int, loss: Any, y_true: Any, y_pred: Any, upstream: Any, outs: tuple[Any, ...], sample_weight: Any,
             reduction: str | None, options: dict[str, Any]) -> tuple[Any, list[Array]]:  # fmt: skip
-    call = prepare(_function(loss), y_true, y_pred, options, sample_weight, reduction)
+    call = prepare(function_of(loss), y_true, y_pred, options, sample_weight, reduction)
     call.check_order(order)
     derivatives = [_result(call, out) for out in outs]
     if _overlap(derivatives, y_true, y_pred):
@@ -108,7 +117,8 @@ def _overlap(derivatives: list[Array], y_true: Any, y_pred: Any) -> bool:
     return any(np.may_share_memory(d, x) for i, d in enumerate(derivatives) for x in (*inputs, *derivatives[:i]))
 
 
-def _function(loss: Any) -> Any:
+def function_of(loss: Any) -> Any:
+    """The function of lossfuncs that a string names, or loss itself."""
     if isinstance(loss, str):
         from . import losses
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .call import REQUIRED, Call, complete
+from .frameworks.arrays import adapter
 from .problem import Array, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,7 +78,12 @@ def public(function: F) -> F:
     @functools.wraps(function)
     def call(y_true: Any, y_pred: Any, *args: Any, sample_weight: Any = None, reduction: str | None = None, **options: Any) -> Any:
         key = None
-        if type(y_true) is np.ndarray and type(y_pred) is np.ndarray and sample_weight is None and not args:
+        if type(y_pred) is not np.ndarray:
+            home = adapter(y_pred)
+            if home is not None:
+                given = _named(call, args, options)
+                return home.call(call, y_true, y_pred, given, sample_weight, reduction)
+        elif type(y_true) is np.ndarray and sample_weight is None and not args:
             kinds = tuple((name, type(value), value) for name, value in options.items()) if options else ()
             key = (y_true.shape, y_pred.shape, y_true.dtype, y_pred.dtype, reduction, _chosen.get(), kinds)
             try:
@@ -98,20 +104,48 @@ def public(function: F) -> F:
             result = ready.weighted(values)
         else:
             result = np.float64(ready.run(backend, Task(True, ready.weights)) / ready.divisor())
-        if key is not None and backend == "numba" and key not in shortcuts:
-            again = ready.shortcut()
-            if again is not None:
-                if len(shortcuts) >= 256:
-                    shortcuts.clear()
-                shortcuts[key] = again
+        if key is not None and backend == "numba":
+            remember(shortcuts, key, ready)
         return result
 
     call.reference = function  # type: ignore[attr-defined]
     call.defaults = defaults  # type: ignore[attr-defined]
+    call.gradients = {}  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
 
 
 loss = metric = public
+
+
+def remember(shortcuts: dict[Any, Any], key: Any, ready: Call, order: int = 0) -> None:
+    """Keep a call's shortcut, if there is one, for those that have its key."""
+    again = None if key in shortcuts else ready.shortcut(order)
+    if again is not None:
+        if len(shortcuts) >= 256:
+            shortcuts.clear()
+        shortcuts[key] = again
+
+
+def value_and_gradient(function: Any, y_true: Any, y_pred: Any, reduction: str | None, options: dict[str, Any]) -> Any:
+    """The value and the gradient of a call that was seen before, on flat arrays of these shapes and dtypes; or None.
+
+    None as well for the first such call, after which it is known.
+    """
+    if type(y_true) is not np.ndarray or type(y_pred) is not np.ndarray or y_true.flags.num & y_pred.flags.num & FLAT != FLAT:
+        return None
+    kinds = tuple((name, type(value), value) for name, value in options.items()) if options else ()
+    key = (y_true.shape, y_pred.shape, y_true.dtype, y_pred.dtype, reduction, _chosen.get(), kinds)
+    try:
+        again = function.gradients.get(key)
+    except TypeError:  # an option that cannot be a key
+        return None
+    if again is not None:
+        return again(y_true, y_pred)
+    if current_backend() == "numba":
+        ready = prepare(function, y_true, y_pred, options, None, reduction)
+        ready.check_order(1)
+        remember(function.gradients, key, ready, 1)
+    return None
 
 
 def _named(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,9 @@ def intrinsic(emit: Callable[..., Any]) -> Any:
 
 @intrinsic
 def pointer(typing: Any, array: Any) -> Any:
-    """The address of a contiguous array's first element."""
+    """The address of a contiguous array's first element; an address is one already."""
+    if isinstance(array, types.CPointer):
+        return array(array), lambda context, builder, signature, args: args[0]
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.make_array(signature.args[0])(context, builder, args[0]).data

@@ -41,7 +41,7 @@ class Loss:
     """
 
     def __init__(self, name: str | None = None, reduction: Reduction = "sum_over_batch_size", dtype: Any = None) -> None:
-        _check_reduction(reduction)
+        check_reduction(reduction)
         self.name = automatic_name(type(self)) if name is None else name
         self.reduction = reduction
         self._dtype = None if dtype is None else float_dtype(dtype)
@@ -303,7 +303,7 @@ def mask_of(y_pred: Any, mask: Any) -> Any:
     return getattr(y_pred, "_keras_mask", None) if mask is None else mask
 
 
-def _check_reduction(reduction: Any) -> None:
+def check_reduction(reduction: Any) -> None:
     if reduction == "auto":
         raise ValueError("reduction 'auto' of tf.keras means 'sum_over_batch_size', its only name since Keras 3")
     Call().reduce(reduction, None)
