@@ -56,7 +56,8 @@ def field(backends: Sequence[str] | None, peers: Sequence[str] | None, threads: 
     """Those that can take part, in the table's order, and for each that cannot, why.
 
     backends: those of the library; None for the best one on the CPU, and cupy where there is a GPU. peers: beside NumPy; None for all
-    that are installed (with `quick` without torch.compile, which compiles longer than that), () for none, not even NumPy.
+    that are installed (with `quick` without torch.compile, which compiles longer than that); "none" leaves out NumPy too. ImportError
+    if no backend that was asked for can be used.
     """
     found: list[Contestant] = []
     absent: dict[str, str] = {}
@@ -69,7 +70,9 @@ def field(backends: Sequence[str] | None, peers: Sequence[str] | None, threads: 
             found += [_ours(backend, each, several=len(threads) > 1) for each in threads]
         else:
             found.append(_ours(backend))
-    if peers is not None and not peers:
+    if not found:
+        raise ImportError("; ".join(f"{name} cannot take part: {reason}" for name, reason in absent.items()))
+    if peers is not None and "none" in peers:
         return found, absent
     found.append(Contestant("numpy", _ways(formulas.numpy_formulas(), lambda x: x.mean())))
     makers: dict[str, tuple[str, Callable[[], Contestant]]] = {
@@ -79,7 +82,7 @@ def field(backends: Sequence[str] | None, peers: Sequence[str] | None, threads: 
         "sklearn": ("sklearn", lambda: _sklearn(max(threads))),
         "keras": ("keras", _keras),
     }
-    for name in PEERS if peers is None else peers:
+    for name in PEERS if peers is None else [name for name in peers if name != "numpy"]:
         module, make = makers[name]
         if not find_spec(module):
             absent[name] = "not installed"

@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -58,13 +58,19 @@ def memory() -> int:
 
 def version(package: str) -> str | None:
     """Of an installed package, which is not imported for this; None if it is not there."""
-    names = importlib.metadata.packages_distributions().get(package.replace("scikit-learn", "sklearn"), [])
+    names = _distributions().get(package.replace("scikit-learn", "sklearn"), [])
     for name in names or [package]:
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return None
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """The distributions that an importable name comes from: cupy has several."""
+    return importlib.metadata.packages_distributions()
 
 
 def environment() -> dict[str, Any]:

@@ -29,7 +29,7 @@ UNSTABLE = 0.25  # interquartile range by median, or median by minimum less one,
 
 
 def measure(workload: Workload, field: Sequence[Contestant], min_time: float, rounds: int, warm: bool = False,
-            patience: float = 2.0) -> dict[str, Any]:  # fmt: skip
+            until: float = math.inf) -> dict[str, Any]:  # fmt: skip
     """One workload: for each contestant its times and largest error, or under "fault" why there are none."""
     pairs = data(workload, warm)
     y_true, y_pred = pairs[0]
@@ -44,7 +44,7 @@ def measure(workload: Workload, field: Sequence[Contestant], min_time: float, ro
             if os.environ.get("LOSSFUNCS_BENCH_TRACEBACK"):
                 traceback.print_exc(file=sys.stderr)
             faults.setdefault(contestant.name, f"fails: {type(error).__name__}: {error}".splitlines()[0][:200])
-    raced, noise = race(runners, min_time, rounds, patience)
+    raced, noise = race(runners, min_time, rounds, until)
     itemsize = numpy_dtype(workload.dtype).itemsize
     values = exact[0].size * (8 if workload.gradient or workload.options.get("reduction") else itemsize)
     found: dict[str, Any] = workload.describe() | {
@@ -234,7 +234,7 @@ def disturbed(result: dict[str, Any]) -> bool:
 
 
 def seconds(value: float) -> str:
-    """Four significant digits with a unit."""
+    """Three significant digits with a unit."""
     scale, unit = next(((scale, unit) for scale, unit in ((1e-6, "us"), (1e-3, "ms")) if value < 1000 * scale), (1.0, "s"))
     value /= scale
     return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"

@@ -13,6 +13,7 @@ from .measure import figures
 
 matplotlib.use("agg")
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import EngFormatter  # noqa: E402
 
 # Okabe and Ito's colours, which the colour-blind tell apart; the library's own are black and dark red.
 OURS_COLOURS = ("#000000", "#a3123a", "#5a5a5a")
@@ -68,18 +69,20 @@ def throughput(ax: Any, report: dict[str, Any], title: str, results: list[dict[s
     if caches and not report["warm"]:
         ax.axvline(max(caches.values()) / 4, color="#bbbbbb", linewidth=0.8)
     ax.set(xscale="log", yscale="log", title=_wrapped(title), xlabel="bytes of a call", ylabel="GB/s")
-    ax.legend(loc="lower right")
+    ax.xaxis.set_major_formatter(EngFormatter("B", places=0))
+    ax.legend(loc="best")
 
 
 def roofline(ax: Any, report: dict[str, Any]) -> None:
     """Bytes a second against elementary functions a byte, under the roofs of memory and of logarithms.
 
-    Of each loss the largest shape counts that came from memory, or else the largest.
+    Of each loss the largest shape counts. The numbers are those of the heat map's lines.
     """
     drawn = styles(report)
     points: dict[str, list[tuple[float, float]]] = {}
+    tags: list[tuple[float, float, str]] = []
     most = 0.0
-    for result in _largest(report):
+    for number, result in enumerate(_largest(report), 1):
         if result["functions"] is None:
             continue
         x = result["functions"] * math.prod(result["shape"]) / _bytes(result)
@@ -87,6 +90,9 @@ def roofline(ax: Any, report: dict[str, Any]) -> None:
         for line in figures(result, report["roofs"]):
             if not line["fault"]:
                 points.setdefault(line["name"], []).append((x, line["bytes_per_second"] / 1e9))
+                if line["ours"]:
+                    tags.append((x, line["bytes_per_second"] / 1e9, str(number)))
+    _number(ax, tags)
     for name, those in points.items():
         style = {key: value for key, value in drawn[name].items() if key != "linewidth"}
         ax.plot(*zip(*those, strict=True), linestyle="", label=name, alpha=0.8, **style)
@@ -104,12 +110,22 @@ def roofline(ax: Any, report: dict[str, Any]) -> None:
             label += f" {kind}" if len(rates) > 1 else ""
             ax.plot(xs, ys, color=ROOF, linestyle=look, linewidth=1.6, label=label, zorder=1)
     ax.set(yscale="log", title="Roofline", xlabel="elementary functions (exp, log, ...) a byte", ylabel="GB/s")
-    ax.legend(loc="lower left")
+    ax.legend(loc="best")
+
+
+def _number(ax: Any, tags: list[tuple[float, float, str]]) -> None:
+    """Numbers beside points, those of near neighbours side by side."""
+    taken: list[tuple[float, float, int]] = []
+    for x, y, text in sorted(tags):
+        near = [n for a, b, n in taken if abs(a - x) < 0.02 and abs(math.log(b / y)) < 0.12]
+        place = max(near, default=-1) + 1
+        taken.append((x, y, place))
+        ax.annotate(text, (x, y), (7 + 13 * place, -3), textcoords="offset points", fontsize=8)
 
 
 def heat_map(ax: Any, report: dict[str, Any]) -> None:
     """Share of the roof: a line for each loss at its largest shape, a column for each implementation."""
-    names, results = list(styles(report)), [result for result in _largest(report) if _has_roof(result, report)]
+    names, results = list(styles(report)), _largest(report)
     grid = [[math.nan] * len(names) for _ in results]
     for i, result in enumerate(results):
         for line in figures(result, report["roofs"]):
@@ -122,7 +138,8 @@ def heat_map(ax: Any, report: dict[str, Any]) -> None:
                 ax.text(j, i, f"{grid[i][j]:.0f}", ha="center", va="center", color="white" if dark else "black", fontsize=9)
     if results:
         ax.imshow(grid, cmap="YlGnBu", vmin=0, vmax=100, aspect="auto")
-    labels = [_wrapped(f"{result['title']} {'x'.join(map(str, result['shape']))}{_not_float32(result)}", 34) for result in results]
+    labels = [_wrapped(f"{result['title']} {'x'.join(map(str, result['shape']))}{_not_float32(result)}  {number}", 34)
+              for number, result in enumerate(results, 1)]  # fmt: skip
     ax.set_yticks(range(len(results)), labels, fontsize=8)
     ax.set_xticks(range(len(names)), [name.replace("lossfuncs ", "lossfuncs\n") for name in names], rotation=35, ha="left", fontsize=8)
     ax.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False, length=0)
@@ -133,10 +150,6 @@ def heat_map(ax: Any, report: dict[str, Any]) -> None:
 
 def _not_float32(result: dict[str, Any]) -> str:
     return "" if result["dtype"] == "float32" else f" {result['dtype']}"
-
-
-def _has_roof(result: dict[str, Any], report: dict[str, Any]) -> bool:
-    return any(line["fault"] or line["share_of_roof"] is not None for line in figures(result, report["roofs"]))
 
 
 def _largest(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -171,7 +184,7 @@ def drawings(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _heat_size(report: dict[str, Any]) -> tuple[float, float]:
-    columns, lines = len(styles(report)), len([result for result in _largest(report) if _has_roof(result, report)])
+    columns, lines = len(styles(report)), len(_largest(report))
     return max(PANEL[0], 2.6 + 0.62 * columns), 1.5 + 0.36 * max(1, lines)
 
 
@@ -183,10 +196,11 @@ def _svg(size: tuple[float, float], draw: Any) -> str:
     return out.getvalue()
 
 
-def save(report: dict[str, Any], path: Path) -> None:
-    """All pictures in one file: .png, .svg or .pdf."""
+def save(report: dict[str, Any], path: Path, most: int | None = None) -> None:
+    """The pictures in one file, .png, .svg or .pdf; of the curves at most so many, those with most sizes."""
     with matplotlib.rc_context(STYLE):
         panels = list(sweeps(report).items())
+        panels = sorted(panels, key=lambda panel: -len(panel[1]))[:most]
         rows = -(-(len(panels) + 1) // 2)
         heat = _heat_size(report)
         width = max(2 * PANEL[0], heat[0])

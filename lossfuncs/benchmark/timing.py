@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import statistics
 import time
@@ -20,6 +21,7 @@ WARM_SECONDS = 0.002
 BURST_SECONDS = 100e-6
 # A round in which other processes took a larger share of the cores is not counted, and measured again.
 QUIET = 0.1
+LEAST_ROUNDS = 2
 
 
 def by_clock(function: Callable[..., Any], batch: Sequence[tuple[Any, ...]]) -> float:
@@ -89,11 +91,12 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def race(runners: Mapping[str, Runner], min_time: float, rounds: int, patience: float = 2.0) -> tuple[dict[str, Timing], float]:
+def race(runners: Mapping[str, Runner], min_time: float, rounds: int, until: float = math.inf) -> tuple[dict[str, Timing], float]:
     """Times every runner for at least `min_time` seconds, split over `rounds` in which all take turns.
 
-    A round that other processes disturbed is repeated, up to `patience` times `rounds` in all; when too few are quiet, the
-    quietest count. Also returns the largest share of the cores that others took during a round that counts.
+    A round that other processes disturbed is repeated, up to twice `rounds` in all; when too few are quiet, the quietest count. When
+    time.monotonic() passes `until`, LEAST_ROUNDS are enough. Also returns the largest share of the cores that others took during a
+    round that counts.
     """
     if not runners:
         return {}, 0.0
@@ -123,12 +126,14 @@ def race(runners: Mapping[str, Runner], min_time: float, rounds: int, patience: 
                 while (elapsed := burst(name)) < BURST_SECONDS:
                     calls[name] *= max(2, min(10, int(BURST_SECONDS / max(elapsed, 1e-9))))
         names = list(runners)
-        while sum(noise < QUIET for noise, _ in tries) < rounds and len(tries) < patience * rounds:
+        while sum(noise < QUIET for noise, _ in tries) < rounds and len(tries) < 2 * rounds:
+            if len(tries) >= LEAST_ROUNDS and time.monotonic() > until:
+                break
             first = len(tries) % len(names)
             others = watch_others()
             seconds = {name: turn(name) for name in names[first:] + names[:first]}
             tries.append((others(), seconds))
-            gc.collect()
+            gc.collect(0)  # what this round left; a whole collection would take longer than a round
     counted = sorted(tries, key=lambda each: each[0])[:rounds]
 
     def timing(name: str) -> Timing:
