@@ -19,7 +19,7 @@ p { max-width: 75ch; } .faint { color: var(--faint); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 0; }
 dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); gap: 1rem; align-items: start; }
-.pictures figure { margin: 0; } .pictures .wide { grid-column: 1 / -1; max-width: 900px; }
+.pictures figure { margin: 0; } .pictures .wide { grid-column: 1 / -1; max-width: 720px; }
 .pictures img { width: 100%; height: auto; display: block; }
 .tools { display: flex; gap: .6rem; flex-wrap: wrap; margin-bottom: .6rem; }
 .tools input { font: inherit; padding: .3rem .5rem; border: 1px solid var(--line); border-radius: 4px; min-width: 0; flex: 0 1 22rem; }
@@ -126,7 +126,7 @@ def _environment(report: dict[str, Any]) -> str:
 def _pictures(report: dict[str, Any]) -> str:
     found = []
     for what, svg in pictures.drawings(report):
-        wide = ' class="wide"' if "roof by" in what else ""
+        wide = ' class="wide"' if "oof" in what else ""
         data = base64.b64encode(svg.encode()).decode()
         found.append(f'<figure{wide}><img alt="{html.escape(what)}" src="data:image/svg+xml;base64,{data}"></figure>')
     return f'<div class="pictures">\n{chr(10).join(found)}\n</div>'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from .measure import figures
 
 matplotlib.use("agg")
 from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.ticker import EngFormatter  # noqa: E402
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter  # noqa: E402
 
 # Okabe and Ito's colours, which the colour-blind tell apart; the library's own are black and dark red.
 OURS_COLOURS = ("#000000", "#a3123a", "#5a5a5a")
 PEER_COLOURS = ("#0072b2", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8a7a00")
 MARKERS = "osD^vP*X"
 ROOF = "#888888"
-PANEL = (4.8, 3.6)  # inches: at a phone's width the letters stay legible
+NUMBER_HEIGHT = 9.5  # points, of a number in the roofline
+PANEL = (4.8, 3.7)  # inches: at a phone's width the letters stay legible
+WIDE = (7.2, 4.8)
 STYLE = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "axes.titleweight": "bold",
     "axes.grid": True, "grid.color": "#e6e6e6", "legend.fontsize": 8, "legend.frameon": False, "svg.hashsalt": "lossfuncs",
@@ -69,8 +72,9 @@ def throughput(ax: Any, report: dict[str, Any], title: str, results: list[dict[s
     if caches and not report["warm"]:
         ax.axvline(max(caches.values()) / 4, color="#bbbbbb", linewidth=0.8)
     ax.set(xscale="log", yscale="log", title=_wrapped(title), xlabel="bytes of a call", ylabel="GB/s")
+    _decimal(ax.xaxis)
+    _decimal(ax.yaxis)
     ax.xaxis.set_major_formatter(EngFormatter("B", places=0))
-    ax.legend(loc="best")
 
 
 def roofline(ax: Any, report: dict[str, Any]) -> None:
@@ -92,7 +96,6 @@ def roofline(ax: Any, report: dict[str, Any]) -> None:
                 points.setdefault(line["name"], []).append((x, line["bytes_per_second"] / 1e9))
                 if line["ours"]:
                     tags.append((x, line["bytes_per_second"] / 1e9, str(number)))
-    _number(ax, tags)
     for name, those in points.items():
         style = {key: value for key, value in drawn[name].items() if key != "linewidth"}
         ax.plot(*zip(*those, strict=True), linestyle="", label=name, alpha=0.8, **style)
@@ -110,17 +113,29 @@ def roofline(ax: Any, report: dict[str, Any]) -> None:
             label += f" {kind}" if len(rates) > 1 else ""
             ax.plot(xs, ys, color=ROOF, linestyle=look, linewidth=1.6, label=label, zorder=1)
     ax.set(yscale="log", title="Roofline", xlabel="elementary functions (exp, log, ...) a byte", ylabel="GB/s")
-    ax.legend(loc="best")
+    _decimal(ax.yaxis)
+    _number(ax, tags)
 
 
 def _number(ax: Any, tags: list[tuple[float, float, str]]) -> None:
-    """Numbers beside points, those of near neighbours side by side."""
-    taken: list[tuple[float, float, int]] = []
-    for x, y, text in sorted(tags):
-        near = [n for a, b, n in taken if abs(a - x) < 0.02 and abs(math.log(b / y)) < 0.12]
-        place = max(near, default=-1) + 1
-        taken.append((x, y, place))
-        ax.annotate(text, (x, y), (7 + 13 * place, -3), textcoords="offset points", fontsize=8)
+    """Numbers to the right of points, those of one column far enough apart to be read, each tied to its point."""
+    column, lowest = -1.0, math.inf
+    for x, y, text in sorted(tags, key=lambda tag: (round(tag[0], 2), -tag[1])):
+        if round(x, 2) != column:
+            column, lowest = round(x, 2), math.inf
+        here = ax.transData.transform((x, y))[1]
+        lowest = min(here, lowest - NUMBER_HEIGHT * ax.figure.dpi / 72)
+        points = (lowest - here) * 72 / ax.figure.dpi
+        ax.annotate(text, (x, y), (12, points), textcoords="offset points", fontsize=8, va="center",
+                    arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#999999", "shrinkB": 3})  # fmt: skip
+
+
+def _decimal(axis: Any) -> None:
+    """Plain numbers on a logarithmic axis: the decades, and 2 and 5 where it spans few."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 200 else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def heat_map(ax: Any, report: dict[str, Any]) -> None:
@@ -138,7 +153,7 @@ def heat_map(ax: Any, report: dict[str, Any]) -> None:
                 ax.text(j, i, f"{grid[i][j]:.0f}", ha="center", va="center", color="white" if dark else "black", fontsize=9)
     if results:
         ax.imshow(grid, cmap="YlGnBu", vmin=0, vmax=100, aspect="auto")
-    labels = [_wrapped(f"{result['title']} {'x'.join(map(str, result['shape']))}{_not_float32(result)}  {number}", 34)
+    labels = [_wrapped(f"{number}.\u00a0{result['title']} {'x'.join(map(str, result['shape']))}{_not_float32(result)}", 28)
               for number, result in enumerate(results, 1)]  # fmt: skip
     ax.set_yticks(range(len(results)), labels, fontsize=8)
     ax.set_xticks(range(len(names)), [name.replace("lossfuncs ", "lossfuncs\n") for name in names], rotation=35, ha="left", fontsize=8)
@@ -178,19 +193,28 @@ def drawings(report: dict[str, Any]) -> list[tuple[str, str]]:
     with matplotlib.rc_context(STYLE):
         for title, results in sweeps(report).items():
             found.append((f"Throughput against size: {title}", _svg(PANEL, lambda ax, t=title, r=results: throughput(ax, report, t, r))))
-        found.append(("Roofline", _svg(PANEL, lambda ax: roofline(ax, report))))
+        found.append(("Roofline", _svg(WIDE, lambda ax: roofline(ax, report))))
         found.append(("Share of the roof by loss and implementation", _svg(_heat_size(report), lambda ax: heat_map(ax, report))))
     return found
 
 
 def _heat_size(report: dict[str, Any]) -> tuple[float, float]:
     columns, lines = len(styles(report)), len(_largest(report))
-    return max(PANEL[0], 2.6 + 0.62 * columns), 1.5 + 0.36 * max(1, lines)
+    return max(PANEL[0], 2.0 + 0.5 * columns), 1.5 + 0.4 * max(1, lines)
+
+
+def _legend(figure: Any, axes: Iterable[Any], columns: int) -> None:
+    """One legend for all, below them."""
+    found = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if found:
+        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
 
 
 def _svg(size: tuple[float, float], draw: Any) -> str:
     figure = Figure(figsize=size, layout="constrained")
-    draw(figure.subplots())
+    ax = figure.subplots()
+    draw(ax)
+    _legend(figure, [ax], 3)
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
@@ -213,6 +237,7 @@ def save(report: dict[str, Any], path: Path, most: int | None = None) -> None:
         roofline(axes[len(panels)], report)
         for ax in axes[len(panels) + 1 :]:
             ax.set_axis_off()
+        _legend(upper, axes, 5)
         heat_map(lower.subplots(), report)
         about = report["environment"]
         figure.suptitle(f"{about['cpu']}, {about['cores']} cores, {about['date'][:10]}", fontsize=11)
