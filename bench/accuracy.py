@@ -38,8 +38,8 @@ from mpmath import mp
 
 import lossfuncs
 import lossfuncs.losses
-from bench import workloads
 from lossfuncs import vectormath
+from lossfuncs.benchmark import formulas
 from lossfuncs.options import EPS
 from lossfuncs.table import LOSSES, METRICS, Entry
 
@@ -1198,12 +1198,12 @@ def _torch_rows(name: str, options: dict[str, Any]) -> Callable[..., Array] | No
     if set(options) - {"from_logits"}:
         return None
     F = torch.nn.functional
-    own: workloads.Formulas = {
+    own: formulas.Formulas = {
         "mean_absolute_error": (lambda t, p: F.l1_loss(p, t, reduction="none").mean(-1),),
         "poisson": (lambda t, p: F.poisson_nll_loss(p, t, log_input=False, eps=EPS, reduction="none").mean(-1),),
     }
-    formulas = (own | workloads.torch_formulas()).get(name + (" from logits" if options.get("from_logits") else ""))
-    return formulas and (lambda t, p: formulas[0](torch.from_numpy(t), torch.from_numpy(p)).numpy())
+    ways = (own | formulas.torch_formulas()).get(name + (" from logits" if options.get("from_logits") else ""))
+    return ways and (lambda t, p: ways[0](torch.from_numpy(t), torch.from_numpy(p)).numpy())
 
 
 def row_errors(name: str, options: dict[str, Any], lengths: Sequence[int] = LENGTHS, rows: int = 100_000, peers: bool = True) -> RowErrors:

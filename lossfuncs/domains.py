@@ -62,5 +62,7 @@ def _targets(kind: str, shape: tuple[int, ...], rng: np.random.Generator, dtype:
     if kind == "index":
         return index
     if kind == "one-hot":
-        return np.moveaxis(np.eye(classes)[index], -1, axis).astype(dtype)
+        one_hot = np.zeros(shape, dtype)
+        np.put_along_axis(one_hot, np.expand_dims(index, axis), 1, axis)
+        return one_hot
     raise ValueError(f"targets must be one of those that lossfuncs.table lists, got {kind!r}")

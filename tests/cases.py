@@ -140,12 +140,7 @@ def edges(entry: Entry, options: dict[str, Any], dtype: Any) -> Iterator[tuple[A
 def inputs(entry: Entry, options: dict[str, Any], shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> tuple[Array, Array]:
     """A draw from the entry's domain, with ties, equal pairs and kinks forced in."""
     rng = np.random.default_rng([seed, *shape])
-    if entry.targets == "one-hot" and shape[-1] > 1024:  # `draw` makes an identity matrix
-        labels, p = draw(entry._replace(targets="index"), shape, rng, dtype, **options)
-        t = np.zeros(shape, dtype)
-        np.put_along_axis(t, np.asarray(labels)[..., None], 1, -1)
-    else:
-        t, p = draw(entry, shape, rng, dtype, **options)
+    t, p = draw(entry, shape, rng, dtype, **options)
     if entry.predictions in ("real", "scores", "logits") and not options.get("from_sorted_ids"):
         p = (np.round(p.astype(np.float64) * 4.0) / 4.0 if seed % 2 else p).astype(dtype)  # many ties
     if entry.targets == "real" and p.size > 2:

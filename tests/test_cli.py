@@ -246,9 +246,9 @@ def test_an_unknown_name_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
     assert "there is no command 'evalute'. Did you mean 'evaluate'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", (["list"], ["list", "--json"], ["info", "mse"], ["--help"], ["--version"], ["evaluate", "--help"]))
+@pytest.mark.parametrize("argv", (["list"], ["list", "--json"], ["info", "mse"], ["--help"], ["--version"], ["evaluate", "--help"], ["bench", "--help"]))
 def test_what_computes_nothing_imports_nothing_slow(argv: list[str]) -> None:
-    slow = {"numba", "llvmlite", "pyarrow", "rich", "pandas", "torch", "multiprocessing", "lossfuncs.cpu"}
+    slow = {"numba", "llvmlite", "pyarrow", "rich", "pandas", "torch", "multiprocessing", "matplotlib", "lossfuncs.cpu"}
     done = process(*argv, code=f"print(*({slow!r} & set(sys.modules)), file=sys.stderr)")
     assert done.returncode == 0 and done.stdout
     assert done.stderr.strip() == ""

@@ -171,4 +171,4 @@ def test_without_matplotlib_the_remedy_is_named() -> None:
             "from lossfuncs.cli import main; sys.exit(main(['evaluate', '--report', 'page.html']))")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "pip install 'lossfuncs[report]'" in done.stderr
+    assert "pip install 'lossfuncs[cli]'" in done.stderr

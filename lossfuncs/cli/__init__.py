@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 # The module of each, and what it is for. A module called `list` would hide the builtin here.
 COMMANDS = {
     "evaluate": ("evaluate", "losses and metrics of predictions in files of any size"),
+    "bench": ("bench", "speed here, next to its peers' and to what the machine allows"),
     "list": ("catalogue", "every loss and metric, with the names that Keras has had for it"),
     "info": ("info", "what a loss or metric computes: formula, options, data, names"),
     "doctor": ("doctor", "what this installation runs on, and whether it works"),

@@ -51,7 +51,7 @@ class Report:
 
     def __init__(self, path: str) -> None:
         if not find_spec("matplotlib"):
-            raise ImportError("a report needs matplotlib, which is not installed: pip install 'lossfuncs[report]'")
+            raise ImportError("a report needs matplotlib, which is not installed: pip install 'lossfuncs[cli]'")
         with open(path, "a"):  # now rather than after hours
             self.path = path
         if not os.path.getsize(path):

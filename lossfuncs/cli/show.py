@@ -28,6 +28,11 @@ def dim(text: str) -> str:
     return f"\x1b[2m{text}\x1b[0m" if colours(sys.stdout) else text
 
 
+def red(text: str) -> str:
+    """What is wrong."""
+    return f"\x1b[31m{text}\x1b[0m" if colours(sys.stdout) else text
+
+
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: str = "  ") -> list[str]:
     """Lines of aligned columns; those in `right` to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -94,7 +99,7 @@ class Progress:
         speed = (done - before) / (now - began)
         what = f"{done:,}{f' of {total:,}' if total else ''} {self._unit}, {speed:,.{0 if speed >= 10 else 1}f}/s"
         if not importlib.util.find_spec("rich") or not colours(sys.stderr):
-            share, left = (f"{100 * done // total:3} %  ", f", {_time((total - done) / speed)} left") if total else ("", "")
+            share, left = (f"{100 * done // total:3} %  ", f", {duration((total - done) / speed)} left") if total else ("", "")
             self.say(share + what + left)
             return
         if self._bar is None:
@@ -114,7 +119,8 @@ def _bar(total: int | None) -> Any:
     return bar
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """1:05 for 65 seconds, 1:00:00 for an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02.0f}" if hours else f"{minutes}:{seconds:02.0f}"

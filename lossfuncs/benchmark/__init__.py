@@ -1,0 +1,1 @@
+"""What `lossfuncs bench` does: workloads, contestants, timing, the machine's roofs, comparison, pictures and the page."""

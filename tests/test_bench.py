@@ -1,0 +1,619 @@
+"""`lossfuncs bench`: what is measured is right, what is shown is what was measured, and what is wrong is said."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import importlib.util
+import io
+import json
+import math
+import sys
+import time
+import types
+from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lossfuncs
+from bench import readme
+from lossfuncs import domains
+from lossfuncs.benchmark import compare, contestants, cuda, formulas, machine, measure, page, pictures, timing, workloads
+from lossfuncs.benchmark.contestants import Contestant
+from lossfuncs.benchmark.timing import Runner
+from lossfuncs.benchmark.workloads import Workload
+from lossfuncs.cli import bench, main
+from lossfuncs.table import LOSSES, METRICS, Entry
+
+ENTRIES = [pytest.param(entry, id=f"{kind}-{entry.name}") for kind, table in (("loss", LOSSES), ("metric", METRICS)) for entry in table]
+TINY = ("--shape", "8x3", "--min-time", "0.001", "--no-progress")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers of some megabytes, no waiting, nobody else on the machine: the figures are not what is tested here."""
+    monkeypatch.setattr(machine, "last_level_cache", lambda: 1 << 18)
+    monkeypatch.setattr(bench, "_keep_freed_memory", lambda: None)
+    monkeypatch.setattr(timing, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "WARM_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "watch_others", lambda: lambda: 0.0)
+
+
+# Workloads
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("gradient", (False, True))
+def test_every_line_of_the_table_can_be_measured(entry: Entry, gradient: bool) -> None:
+    found = list(workloads._of(entry.name, {}, gradient, [(64, 5)], ["float32"]))
+    if gradient and not found:
+        assert "accuracy" in entry.name or "correlation" in entry.name or entry.function is lossfuncs.metrics.cosine_similarity
+        return
+    (workload,) = found
+    if entry in LOSSES:
+        assert workload.entry is entry
+    y_true, y_pred = workload.draw()
+    exact = measure.reference(workload, y_true, y_pred)
+    assert len(exact) == 1 + gradient and np.isfinite(exact[0]).all()
+    (ours,) = contestants._ours("numpy").build(workload)
+    with contestants._ours("numpy").context(workload):
+        result = ours(y_true, y_pred)
+    error, fault = measure.compare([np.asarray(x) for x in (result if gradient else (result,))], exact)
+    assert fault is None and error <= 2.0**-23
+
+
+def test_the_standard_table_and_the_quick_one_are_of_known_names_and_without_doubles() -> None:
+    standard = workloads.chosen([], [], ["float32"], None, quick=False)
+    assert len(standard) == len({w.identity for w in standard}) > 40
+    assert {w.gradient for w in standard} == {False, True}
+    quick = workloads.chosen([], [], ["float32"], None, quick=True)
+    assert 5 <= len(quick) <= 12
+    assert not any(w.gradient for w in workloads.chosen([], [], ["float32"], "value", quick=False))
+    assert all(w.gradient for w in workloads.chosen([], [], ["float32"], "grad", quick=False))
+
+
+def test_names_options_shapes_dtypes_and_modes_multiply() -> None:
+    found = workloads.chosen([("MSE", {}), ("huber", {"delta": 2.0})], [(4, 3), (5, 3)], ["float32", "float64"], "both", quick=False)
+    assert len(found) == 16
+    assert found[0].identity == "mean_squared_error 4x3 float32"
+    assert found[-1].identity == "value_and_grad huber delta=2.0 5x3 float64" and found[-1].formula is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "gradient", "expected"),
+    [
+        ("mean_squared_error", {}, False, 0),
+        ("binary_crossentropy", {"from_logits": True}, False, 2),  # exp and log1p
+        ("categorical_crossentropy", {}, False, 1),
+        ("sparse_categorical_crossentropy", {}, False, 0),  # one a row
+        ("sparse_categorical_crossentropy", {"from_logits": True}, False, 1),
+        ("sparse_categorical_crossentropy", {"from_logits": True}, True, 2),
+        ("log_cosh", {}, False, 2),
+        ("log_cosh", {}, True, 3),  # and tanh
+        ("circle", {}, False, None),
+    ],
+)
+def test_elementary_functions_are_counted_from_the_row_maths(name: str, options: dict[str, Any], gradient: bool, expected: int) -> None:
+    (workload,) = workloads._of(name, options, gradient, [(8, 10)], ["float32"])
+    assert workload.functions == expected
+
+
+def test_large_arrays_are_rotated_past_the_cache_unless_warm() -> None:
+    workload = Workload("loss", "mean_squared_error", (256, 128))
+    copies = workloads.data(workload, warm=False)
+    size = sum(x.nbytes for x in copies[0])
+    assert len(copies) * size >= 8 * machine.last_level_cache()
+    assert all(np.array_equal(copies[0][i], pair[i]) and pair[i].ctypes.data % 64 == 0 for pair in copies for i in (0, 1))
+    assert len({pair[0].ctypes.data for pair in copies}) == len(copies)
+    assert len(workloads.data(workload, warm=True)) == len(workloads.data(Workload("loss", "mean_squared_error", (8, 8)), False)) == 1
+
+
+@pytest.mark.parametrize("axis", (-1, 0, 1))
+def test_one_hot_targets_of_many_classes_need_no_square_of_them(axis: int) -> None:
+    entry = next(e for e in LOSSES if e.name == "categorical_crossentropy")
+    shape = (30_000, 2) if axis == 0 else (2, 30_000)
+    y_true, _ = domains.draw(entry, shape, np.random.default_rng(0), np.float32, axis=axis)
+    assert y_true.shape == shape and (y_true.sum(axis) == 1).all() and y_true.dtype == np.float32
+
+
+# Contestants
+
+
+def _formulas() -> dict[str, Callable[[], formulas.Formulas]]:
+    made: dict[str, Callable[[], formulas.Formulas]] = {"numpy": formulas.numpy_formulas}
+    others = {"torch": formulas.torch_formulas, "jax": formulas.jax_formulas, "sklearn": lambda: formulas.sklearn_formulas(1)}
+    return made | {name: make for name, make in others.items() if importlib.util.find_spec(name)}
+
+
+@pytest.mark.parametrize("peer", sorted(_formulas()))
+def test_every_formula_of_a_peer_agrees_with_float64(peer: str) -> None:
+    field, absent = contestants.field(["numpy"], [peer], [1], ["float32"])
+    assert not absent
+    contestant = field[-1]
+    seen = set()
+    for each in workloads.chosen([], [(64, 12)], ["float32"], "both", quick=False):
+        if each.options.get("reduction"):
+            each = Workload(each.kind, each.name, (100,), each.dtype, each.gradient, each.options)
+        runners: dict[str, Runner] = {}
+        errors: dict[str, float] = {}
+        faults: dict[str, str] = {}
+        pairs = workloads.data(each, warm=False)
+        measure._enter(contestant, each, pairs, measure.reference(each, *pairs[0]), runners, errors, faults)
+        assert not faults
+        seen |= {each.title} if runners else set()
+    assert seen >= _formulas()[peer]().keys() - {"binary_crossentropy from logits" if peer == "sklearn" else ""}
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    there = contestants.find_spec
+    monkeypatch.setattr(contestants, "find_spec", lambda name: None if name in contestants.PEERS else there(name))
+    assert main(["bench", "mse", *TINY]) == 0
+    out = capsys.readouterr().out
+    for peer in ("torch", "jax", "sklearn", "keras"):
+        assert any(line.split() == [peer, "absent:", "not", "installed"] for line in out.splitlines())
+    assert "GB/s" in out and "lossfuncs numba" in out
+
+
+def test_our_threads_are_contestants_and_set_only_for_them() -> None:
+    field, _ = contestants.field(["numba"], ["none"], [1, 2], ["float32"])
+    assert [(each.name, each.threads) for each in field] == [("lossfuncs numba 1T", 1), ("lossfuncs numba 2T", 2)]
+    before = lossfuncs.get_num_threads()
+    with field[0].context(Workload("loss", "mean_squared_error", (2, 2))):
+        assert lossfuncs.get_num_threads() == 1 and lossfuncs.current_backend() == "numba"
+    assert lossfuncs.get_num_threads() == before
+
+
+def peer(name: str, formula: Callable[[Any, Any], Any]) -> Contestant:
+    return Contestant(name, lambda workload: (formula,))
+
+
+def test_a_wrong_contestant_is_shown_as_wrong_and_not_timed() -> None:
+    calls = 0
+
+    def wrong(t: Any, p: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return np.square(t - p).mean(-1) * np.float32(1.01)
+
+    def fails(t: Any, p: Any) -> Any:
+        raise RuntimeError("no such operator")
+
+    field = [*contestants.field(["numba"], ["numpy"], [1], ["float32"])[0], peer("wrong", wrong), peer("fails", fails)]
+    result = measure.measure(Workload("loss", "mean_squared_error", (64, 10)), field, 0.002, 2)
+    lines = {line["name"]: line for line in measure.figures(result, {"cpu": ROOF})}
+    assert calls == 1
+    assert lines["wrong"]["fault"].startswith("wrong: largest error 1.") and "minimum" in lines["numpy"]
+    assert lines["fails"]["fault"] == "fails: RuntimeError: no such operator"
+    assert lines["lossfuncs numba"]["fault"] is None and 0 < lines["lossfuncs numba"]["error"] < 2.0**-23
+    assert lines["numpy"]["ratio"] == 1 and lines["lossfuncs numba"]["best_peer"] == "numpy"
+
+
+def test_the_largest_error_is_found_wherever_it_is() -> None:
+    exact = np.array([1.0, -2.0, 0.0, np.inf, np.nan])
+    assert measure.compare([exact], [exact]) == (0.0, None)
+    error, fault = measure.compare([np.array([1.0, -2.002, 0.0, np.inf, np.nan])], [exact])
+    assert fault is None and error == pytest.approx(1e-3)
+    small, _ = measure.compare([np.array([1.0, 1e-9])], [np.array([1.0, 0.0])])  # next to zero: relative to the others
+    assert small == pytest.approx(1e-9 * math.sqrt(2))
+    for bad in (np.array([1.0, -2.0, 0.0, 1.0, np.nan]), np.array([np.nan, -2.0, 0.0, np.inf, np.nan])):
+        assert measure.compare([bad], [exact])[1] is not None
+    assert measure.compare([exact[:4]], [exact])[1] == "shape (4,), wanted (5,)"
+    assert measure.compare([exact, exact], [exact])[1] == "2 results, wanted 1"
+
+
+# Timing
+
+
+def simulated(seconds: Callable[[int], float]) -> Runner:
+    """A runner whose i-th burst takes seconds(i) a call."""
+    bursts = 0
+
+    def burst(function: Any, batch: Sequence[Any]) -> float:
+        nonlocal bursts
+        bursts += 1
+        return seconds(bursts) * len(batch)
+
+    return Runner(lambda: None, [()], burst=burst)
+
+
+def test_times_are_a_call_and_quartiles_are_of_all_bursts() -> None:
+    raced, noise = timing.race({"even": simulated(lambda i: 1e-3), "odd": simulated(lambda i: 1e-3 * (1 + i % 4))}, 0.4, 4)
+    even, odd = raced["even"], raced["odd"]
+    assert noise == 0 and even.minimum == even.median == even.upper == pytest.approx(1e-3) and even.rounds == pytest.approx([1e-3] * 4)
+    assert odd.minimum == pytest.approx(1e-3) and odd.median == pytest.approx(2.5e-3, rel=0.05)
+    assert odd.upper - odd.lower == pytest.approx(1.5e-3, rel=0.4) and len(odd.rounds) == 4
+    assert even.bursts >= 400 and even.calls == even.bursts
+
+
+def test_short_calls_are_bundled_into_bursts_the_clock_can_see() -> None:
+    raced, _ = timing.race({"short": simulated(lambda i: 1e-8)}, 0.01, 2)
+    assert raced["short"].minimum == pytest.approx(1e-8) and raced["short"].calls / raced["short"].bursts >= timing.BURST_SECONDS / 1e-8
+
+
+def test_disturbed_rounds_are_repeated_and_the_quietest_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = iter([0.5, 0.0, 0.9, 0.0, 0.0])
+    monkeypatch.setattr(timing, "watch_others", lambda: lambda: next(shares))
+    raced, noise = timing.race({"a": simulated(lambda i: 1e-3)}, 0.01, 3)
+    assert noise == 0 and len(raced["a"].rounds) == 3 and next(shares, None) is None
+
+
+def test_out_of_time_a_race_ends_after_the_least_rounds() -> None:
+    raced, _ = timing.race({"a": simulated(lambda i: 1e-3)}, 0.01, 10, until=time.monotonic() - 1)
+    assert len(raced["a"].rounds) == timing.LEAST_ROUNDS
+
+
+def test_the_clock_ranks_real_work_and_the_collector_is_left_as_it_was() -> None:
+    x = np.ones(20_000)
+    raced, _ = timing.race({"once": Runner(np.exp, [(x,)]), "ten": Runner(lambda x: [np.exp(x) for _ in range(10)], [(x,)])}, 0.02, 3)
+    assert 4 < raced["ten"].minimum / raced["once"].minimum < 25
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError):
+        timing.race({"bad": Runner(lambda: 1 / 0, [()])}, 0.01, 2)
+    assert gc.isenabled()
+
+
+def test_roofs_are_measured_for_what_is_asked() -> None:
+    roofs = machine.roofs(2, {"float32", "bfloat16", "float64"}, 2)
+    assert roofs.keys() == {"read", "write", "copy", "log float32", "log float64"}
+    assert all(1e8 < rate < 1e13 for rate in roofs.values())
+
+
+# Comparison
+
+ROOF = {"read": 40e9, "write": 20e9, "copy": 40e9, "log float32": 4e9, "log float64": 2e9}
+
+
+def made_report(rounds: dict[str, Sequence[float]], noise: float = 0.0, fault: str | None = None) -> dict[str, Any]:
+    """A report of one workload with these rounds; `fault` is that of lossfuncs."""
+    result: dict[str, Any] = Workload("loss", "mean_squared_error", (4096, 1000)).describe() | {
+        "functions": 0.0, "rows": 4096, "bytes_read": 32768000, "bytes_written": 16384, "data": "memory", "copies": 8, "noise": noise,
+    }  # fmt: skip
+    result["contestants"] = [
+        {"name": name, "ours": name.startswith("lossfuncs"), "device": "cpu", "threads": 2, "minimum": min(x), "lower": min(x),
+         "median": float(np.median(x)), "upper": max(x), "rounds": list(x), "error": 5e-8, "launch": None, "unstable": False}
+        for name, x in rounds.items()
+    ]  # fmt: skip
+    if fault:
+        result["contestants"][0] = {"name": "lossfuncs numba", "ours": True, "fault": fault}
+    return {"format": measure.FORMAT, "command": "lossfuncs bench", "environment": machine.environment() | {"gpu": None}, "absent": {},
+            "threads": [2], "warm": False, "rounds": 6, "min_time": 0.3, "roofs": {"2": ROOF, "cpu": ROOF}, "roof_noise": 0.0,
+            "results": [result]}  # fmt: skip
+
+
+def noisy(rng: np.random.Generator, seconds: float, rounds: int = bench.ROUNDS) -> list[float]:
+    """Least times of rounds on a shared machine: a few per cent of jitter, and now and then a neighbour."""
+    return [seconds * (1 + abs(rng.normal(0, 0.02)) + (rng.random() < 0.1) * rng.uniform(0.1, 1.0)) for _ in range(rounds)]
+
+
+def test_compare_catches_a_slowdown_of_a_fifth_and_passes_the_same_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(7)
+    for again in range(20):
+        for name, slowdown in (("a", 1.0), ("same", 1.0), ("slow", 1.2), ("fast", 0.8)):
+            times = {"lossfuncs numba": noisy(rng, slowdown * 1e-3), "numpy": noisy(rng, 2e-3)}
+            Path(f"{name}.json").write_text(json.dumps(made_report(times)))
+        assert main(["bench", "compare", "a.json", "same.json", "--fail-if", "1.10"]) == 0, again
+        assert main(["bench", "compare", "a.json", "fast.json", "--fail-if", "1.10"]) == 0
+        capsys.readouterr()
+        assert main(["bench", "compare", "a.json", "slow.json", "--fail-if", "1.10"]) == 1, again
+        out = capsys.readouterr().out
+        assert "slower, by more than 1.1" in out and "failed: 1 row of lossfuncs" in out
+        assert main(["bench", "compare", "a.json", "slow.json"]) == 0  # no limit was given
+
+
+def test_a_peer_that_became_slower_fails_nobody(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.json", tmp_path / "b.json"
+    a.write_text(json.dumps(made_report({"lossfuncs numba": [1e-3] * 6, "numpy": [1e-3] * 6})))
+    b.write_text(json.dumps(made_report({"lossfuncs numba": [1e-3] * 6, "numpy": [3e-3] * 6})))
+    assert main(["bench", "compare", str(a), str(b), "--fail-if", "1.10"]) == 0
+
+
+def test_what_others_did_to_the_machine_is_no_slowdown_but_a_wrong_result_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = tmp_path / "a.json", tmp_path / "b.json"
+    a.write_text(json.dumps(made_report({"lossfuncs numba": [1e-3] * 6})))
+    b.write_text(json.dumps(made_report({"lossfuncs numba": [1.4e-3] * 6}, noise=0.4)))
+    assert main(["bench", "compare", str(a), str(b), "--fail-if", "1.10"]) == 0
+    assert "unclear" in capsys.readouterr().out
+    b.write_text(json.dumps(made_report({"lossfuncs numba": [1e-3] * 6, "numpy": [1e-3] * 6}, fault="wrong: largest error 2.0e-02")))
+    a.write_text(json.dumps(made_report({"lossfuncs numba": [1e-3] * 6, "numpy": [1e-3] * 6})))
+    assert main(["bench", "compare", str(a), str(b), "--fail-if", "1.10"]) == 1
+    assert "lossfuncs numba wrong: largest error 2.0e-02" in capsys.readouterr().out
+
+
+def test_compare_tells_real_code_from_code_three_times_as_slow() -> None:
+    x = np.ones(50_000)
+
+    def thrice(x: Any) -> None:
+        for _ in range(3):
+            np.exp(x)
+
+    times = [timing.race({"f": Runner(function, [(x,)])}, 0.03, 5)[0]["f"].rounds for function in (np.exp, np.exp, thrice)]
+    assert compare.ratio(times[0], times[1])[1] < 1.1
+    assert compare.ratio(times[0], times[2])[1] > 1.1
+
+
+# The command
+
+
+def test_a_run_writes_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = ["bench", "mse", "sparse_categorical_crossentropy:from_logits=true", "categorical_accuracy", "--shape", "16x3,300x40",
+            "--mode", "both", "--vs", "numpy", "--backend", "numpy", "--min-time", "0.002", "--no-progress",
+            "--json", "o.json", "--csv", "o.csv", "--html", "o.html", "--plot", "o.png"]  # fmt: skip
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    report = measure.load("o.json")
+    identities = [result["identity"] for result in report["results"]]
+    assert identities[:2] == ["mean_squared_error 16x3 float32", "mean_squared_error 300x40 float32"]
+    assert len(identities) == 2 * (2 + 2 + 1)
+    rows = list(csv.DictReader(io.StringIO(Path("o.csv").read_text())))
+    assert len(rows) == sum(len(result["contestants"]) for result in report["results"])
+    ours = next(row for row in rows if row["implementation"] == "lossfuncs numpy")
+    assert ours["workload"] == "mean_squared_error" and ours["shape"] == "16x3" and ours["fault"] == ""
+    assert float(ours["bytes_per_s"]) == pytest.approx((2 * 16 * 3 + 16) * 4 / float(ours["min_s"]))
+    assert float(ours["rows_per_s"]) == pytest.approx(16 / float(ours["min_s"]))
+    assert float(ours["min_s"]) <= float(ours["q1_s"]) <= float(ours["median_s"]) <= float(ours["q3_s"])
+    peers_best = min(float(row["min_s"]) for row in rows if row["implementation"] == "numpy" and row["workload"] == ours["workload"]
+                     and row["shape"] == "16x3" and row["dtype"] == "float32")  # fmt: skip
+    assert float(ours["ratio_to_best_peer"]) == pytest.approx(peers_best / float(ours["min_s"]))
+    assert "value_and_grad sparse_categorical_crossentropy from logits" in out and "GB/s; 10^9 logarithms a second: " in out
+    assert Path("o.png").read_bytes().startswith(b"\x89PNG") and Path("o.png").stat().st_size > 20_000
+    assert "wrote o.html" in out
+    assert main(["bench", "compare", "o.json", "o.json", "--fail-if", "1.10"]) == 0
+
+
+class Page(HTMLParser):
+    """Checks that tags close as they opened, and keeps what the tests ask for."""
+
+    VOID = {"meta", "img", "input", "br", "link"}
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.rows: list[tuple[str, list[str]]] = []
+        self.images: list[str] = []
+        self.loads: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        self.loads += [value for key, value in attributes if key in ("src", "href") and value]
+        if tag == "tr":
+            self.rows.append((found.get("class") or "", []))
+        elif tag in ("td", "th"):
+            self.rows[-1][1].append("")
+        elif tag == "img":
+            self.images.append(found.get("alt") or "")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][1][-1] += data
+
+
+def test_the_page_is_whole_and_needs_nothing_else() -> None:
+    report = made_report({"lossfuncs numba": [2e-3] * 6, "numpy": [1e-3] * 6, "<b>odd": [3e-3] * 6})
+    small = made_report({"lossfuncs numba": [1e-5] * 6, "numpy": [2e-5] * 6})["results"][0]
+    report["results"].append(small | {"shape": [32, 10], "bytes_read": 2560, "bytes_written": 128, "data": "cache", "identity": "small"})
+    report["results"].append(made_report({"x": [1.0]}, fault="wrong: largest error 1.0e-02")["results"][0] | {"title": "huber"})
+    text = page.page(report)
+    parsed = Page(text)
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in parsed.loads) and "http" not in text
+    head, *rows = parsed.rows
+    assert tuple(head[1]) == page.COLUMNS
+    assert all(len(cells) == len(page.COLUMNS) for _, cells in rows) and len(rows) == 6
+    classes, cells = rows[0]
+    assert {"ours", "bad", "first"} == set(classes.split()) and "behind numpy" in cells[-1]
+    assert cells[:3] == ["mean_squared_error", "4096x1000 float32, memory", "lossfuncs numba"] and cells[9] == "0.50"
+    assert rows[2][1][2] == "<b>odd"
+    assert "bad" in rows[5][0] and rows[5][1][-1] == "wrong: largest error 1.0e-02"
+    assert [alt.partition(":")[0] for alt in parsed.images] == [
+        "Throughput against size", "Roofline", "Share of the roof by loss and implementation"]  # fmt: skip
+    assert "width=device-width" in text
+
+
+@pytest.mark.parametrize("suffix", (".svg", ".pdf"))
+def test_pictures_can_be_saved_in_other_formats(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"picture{suffix}"
+    pictures.save(made_report({"lossfuncs numba": [1e-3] * 6}), path)
+    assert path.read_bytes()[:5] in (b"<?xml", b"%PDF-")
+
+
+def test_an_interrupt_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = measure.measure
+
+    def second_time(workload: Workload, *arguments: Any) -> Any:
+        if workload.name == "huber":
+            raise KeyboardInterrupt
+        return measured(workload, *arguments)
+
+    monkeypatch.setattr(measure, "measure", second_time)
+    path = tmp_path / "o.json"
+    assert main(["bench", "mse", "huber", "mae", "--vs", "none", *TINY, "--json", str(path)]) == 130
+    captured = capsys.readouterr()
+    assert "interrupted after 1 of 3 workloads, which are kept" in captured.err
+    report = measure.load(str(path))
+    assert len(report["results"]) == 1 and report["interrupted"]
+    assert "interrupted" in page.page(report)
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["mqe"], "mqe"),
+        (["mse:delta=1"], "mean_squared_error has no option 'delta'; it has none"),
+        (["AUC"], "has no form as a function of two arrays"),
+        (["mse", "--shape", "4xx5"], "a shape is numbers with x between them, as 4096x1000, got '4xx5'"),
+        (["mse", "--shape", "0x5"], "a shape is numbers with x between them"),
+        (["mse", "--dtype", "float31"], "must be of float32, float64, float16, bfloat16, got 'float31'"),
+        (["mse", "--vs", "tensorflaw"], "tensorflaw"),
+        (["mse", "--threads", "0"], "must be whole numbers of at least 1, as 1,2, got '0'"),
+        (["mse", "--min-time", "-1"], "--min-time must be a positive number of seconds, got -1.0"),
+        (["acc", "--mode", "grad"], "acc has no gradient"),
+        (["mse", "--html", "no/such/o.html"], "there is no folder no/such"),
+        (["mse", "--plot", "o.gif"], "--plot must end in .png, .svg or .pdf, got o.gif"),
+        (["mse", "--fail-if", "1.1"], "--fail-if is for `lossfuncs bench compare A.json B.json`"),
+        (["mse", "--backend", "cupy"], "lossfuncs cupy"),
+        (["compare", "a.json"], "compare wants two JSON files"),
+        (["compare", "none.json", "none.json"], "none.json: No such file or directory"),
+        (["compare", "text.json", "text.json"], "text.json is no JSON file that `lossfuncs bench --json` wrote"),
+        (["compare", "list.json", "list.json"], "list.json is no JSON file that `lossfuncs bench --json` wrote"),
+        (["compare", "old.json", "old.json"], "old.json has format 0, but this lossfuncs reads format 1"),
+        (["compare", "a.json", "b.json"], "have no workload in common"),
+        (["compare", "a.json", "a.json", "--fail-if", "0.5"], "--fail-if must be a ratio of at least 1"),
+    ],
+)
+def test_bad_input_is_answered_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cuda, "unusable", lambda: "CuPy finds no GPU")
+    report = made_report({"lossfuncs numba": [1e-3] * 6})
+    for name, content in (("a", report), ("old", report | {"format": 0}), ("list", []), ("b", report | {"results": []})):
+        Path(f"{name}.json").write_text(json.dumps(content))
+    Path("text.json").write_text("not JSON")
+    assert main(["bench", *argv]) == 2
+    captured = capsys.readouterr()
+    assert sentence in captured.err and captured.err.startswith("lossfuncs bench: ") and captured.err.count("\n") == 1
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("no_color", ("", "1"))
+def test_a_terminal_gets_colours_and_progress_with_time_left(monkeypatch: pytest.MonkeyPatch, no_color: str) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    out, err = Terminal(), Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert main(["bench", "mse", "mae", "--shape", "8x3", "--min-time", "0.001", "--vs", "numpy"]) == 0
+    assert ("\x1b[" in out.getvalue()) == (not no_color) and "lossfuncs numba" in out.getvalue()
+    assert "1 of 2 workloads, 0:0" in err.getvalue() and "left: mean_absolute_error 8x3 float32" in err.getvalue()
+
+
+def test_where_we_are_behind_the_row_says_so_in_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    report = made_report({"lossfuncs numba": [2e-3] * 6, "numpy": [1e-3] * 6})
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stdout", stream)
+        bench.Table(["lossfuncs numba", "numpy"], launches=False).add(report["results"][0], report["roofs"])
+        (row,) = [line for line in stream.getvalue().splitlines() if "lossfuncs numba" in line]
+        assert "behind numpy" in row and ("\x1b[31m" in row) == stream.isatty()
+        assert "2.00 ms" in row and "16.4" in row and "41%" in row and "0.50" in row and "5.0e-08" in row
+
+
+# On a GPU, with a CuPy that is made of paper
+
+
+class Paper(types.ModuleType):
+    """As much of CuPy as is used: one clock, which kernels advance and the host reads by events."""
+
+    def __init__(self, capturing_fails: bool = False) -> None:
+        super().__init__("cupy")
+        clock = [0.0]
+        captured: list[list[float]] = []
+
+        class Event:
+            def record(self) -> None:
+                self.at = clock[0]
+
+            def synchronize(self) -> None:
+                pass
+
+        class Graph:
+            def __init__(self, kernels: list[float]) -> None:
+                self.kernels = kernels
+
+            def launch(self, stream: Any) -> None:
+                clock[0] += sum(self.kernels)
+
+        class Stream:
+            def __init__(self, non_blocking: bool = False) -> None: ...
+
+            def __enter__(self) -> Stream:
+                return self
+
+            def __exit__(self, *_: Any) -> None: ...
+
+            def begin_capture(self) -> None:
+                if capturing_fails:
+                    raise RuntimeError("cudaErrorStreamCaptureUnsupported")
+                captured.append([])
+
+            def end_capture(self) -> Graph:
+                return Graph(captured.pop())
+
+            def synchronize(self) -> None: ...
+
+        def kernel(seconds: float) -> float:
+            if captured:
+                captured[-1].append(seconds)
+            else:
+                clock[0] += seconds
+            return seconds
+
+        self.kernel = kernel
+        runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
+        self.cuda = types.SimpleNamespace(Event=Event, Stream=Stream, get_current_stream=Stream, runtime=runtime,
+                                          get_elapsed_time=lambda a, b: 1e3 * (b.at - a.at))  # fmt: skip
+
+
+@pytest.mark.parametrize("capturing_fails", (False, True))
+def test_a_gpu_is_timed_by_its_own_clock_and_its_launches_apart(
+    monkeypatch: pytest.MonkeyPatch, capturing_fails: bool
+) -> None:
+    paper = Paper(capturing_fails)
+    monkeypatch.setitem(sys.modules, "cupy", paper)
+    runner = cuda.runner(paper.kernel, [(1e-5,), (3e-5,)], timing.nullcontext)
+    assert (runner.unit > 1) == (not capturing_fails)
+    assert runner.launch is not None and 0 < runner.launch < 1e-3  # the paper kernel's host time
+    raced, _ = timing.race({"kernel": runner}, 0.02, 2)
+    assert raced["kernel"].median == pytest.approx(2e-5, rel=0.3)
+
+
+# The README
+
+
+def test_the_readme_is_written_from_a_result() -> None:
+    report = made_report({"lossfuncs numba": [2e-3] * 6, "numpy": [1e-3] * 6, "jax": [4e-3] * 6})
+    text = readme.section(report, Path("x.json"), Path("x.svg"))
+    assert "| mean_squared_error 4096x1000 | 2.000 | 1.000 | numpy | **0.50** | 41% |" in text
+    assert "[x.json](bench/results/x.json)" in text and "(bench/results/x.svg)" in text and "worst 0.50" in text
+    whole = f"before\n{readme.BEGIN}old\n{readme.END}after\n"
+    assert readme.replaced(whole, text) == f"before\n{readme.BEGIN}{text}{readme.END}after\n"
+    with pytest.raises(ValueError, match="must hold each of the two lines"):
+        readme.replaced("no marks", text)
+    assert re_slug(readme.slug(report))
+
+
+def re_slug(name: str) -> bool:
+    return all(part.isalnum() for part in name.split("-"))
+
+
+def test_committed_results_can_be_read_and_say_where_they_are_from() -> None:
+    for path in readme.RESULTS.glob("*.json"):
+        report = measure.load(str(path))
+        assert report["command"].startswith("lossfuncs bench") and report["environment"]["cpu"] and measure.summary(report)
