@@ -1,0 +1,3 @@
+// Everything that an entry may name.
+#pragma once
+#include "regression.cuh"
