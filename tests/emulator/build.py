@@ -1,4 +1,4 @@
-"""Compiling kernels for the CPU: what was compiled once, of the same text by the same compiler, is kept between runs and shared by processes."""
+"""Compiling kernels for the CPU: what was compiled once, of the same text by the same compiler, is kept, and shared by processes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 // CUDA C++ for a C++ compiler. This is included before a kernel's own text instead of CUDA's headers; EMULATED says so.
 //
-// Covered is what kernels that also run on sm_75 use: indices, barriers, shuffles and votes, shared memory, fences, atomics, vector and
-// 16-bit types, cache hints and maths. What is not covered does not compile.
+// Covered is what kernels that also run on sm_75 use: indices, barriers, shuffles and votes, shared memory, fences, atomics, vector
+// types, cache hints and maths. What is not covered does not compile.
 #pragma once
 #include <cmath>
 #include <cstddef>
@@ -11,9 +11,9 @@
 #include <utility>
 
 #include "fibres.h"
-#include "half.h"
 
 #define EMULATED 1
+#define DEVICE inline
 
 // ---- qualifiers
 #define __global__
@@ -39,7 +39,7 @@
     static char name##_key;                                                                          \
     using name##_array = type[count];                                                                \
     name##_array& name = *static_cast<name##_array*>(::emulator::shared(&name##_key, #name, sizeof(name##_array)))
-#define DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(::emulator::dynamic_shared())
+#define DYNAMIC_SHARED(name) unsigned char* const name = static_cast<unsigned char*>(::emulator::dynamic_shared())
 
 // ---- synchronisation: each knows where it was called, for the reports and to see threads that are not at the same one
 #define EMULATOR_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
@@ -50,6 +50,14 @@ inline void __threadfence() { emulator::fence(); }
 inline void __threadfence_block() { emulator::fence(); }
 
 namespace emulator {
+
+template <class To, class From>
+To bits(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    memcpy(&to, &from, sizeof to);
+    return to;
+}
 
 template <class T>
 T shuffle(uint32_t mask, T value, int source, Place place) {

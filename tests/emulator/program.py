@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import build
+from .build import CompileError as CompileError
 
 
 class EmulatorError(Exception):
@@ -92,7 +93,8 @@ class Kernel:
         base = ctypes.addressof(packed)
         pointers = (ctypes.c_void_p * max(1, len(self.offsets)))(*(base + offset for offset in self.offsets))
         first, last = (0, 2**63) if blocks is None else (blocks.start, blocks.stop)
-        one = _Launch(self.entry, ctypes.addressof(pointers), _dim3(grid), _dim3(block), shared, SCHEDULES.index(schedule.name), schedule.seed, first, last)
+        order = SCHEDULES.index(schedule.name)
+        one = _Launch(self.entry, ctypes.addressof(pointers), _dim3(grid), _dim3(block), shared, order, schedule.seed, first, last)
         message = ctypes.create_string_buffer(600)
         with _one_at_a_time:
             if runtime().emulator_launch(ctypes.byref(one), message, len(message)):
