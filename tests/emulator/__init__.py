@@ -5,10 +5,11 @@
     fibres.cpp   the scheduler                      device.py   the device that lossfuncs.gpu runs on
     switch.h     changing stacks
     memory.h     guards and poison
+    faults.h     signals
     sanitizers.h what the sanitizers must be told
 
 What goes wrong is an `EmulatorError` that says where: threads that wait for ever, that diverge at a barrier or a warp primitive, that
-return before one; shared arrays and device memory written behind their ends. What was never written is NaN. Races, misaligned accesses
+return before one; shared arrays and device memory touched behind their ends. What was never written is NaN. Races, misaligned accesses
 and overflows are found by ThreadSanitizer, AddressSanitizer and UndefinedBehaviorSanitizer, see tests/test_sanitizers.py.
 """
 

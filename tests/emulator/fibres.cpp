@@ -4,6 +4,7 @@
 #include <cstdarg>
 #include <cstdio>
 
+#include "faults.h"
 #include "memory.h"
 #include "sanitizers.h"
 #include "switch.h"
@@ -15,7 +16,7 @@ dim3 block_size, grid_size;
 
 namespace {
 
-constexpr size_t STACK = 256 << 10;
+constexpr size_t STACK = 256 << 10, GUARD_PAGE = 4096;
 constexpr unsigned MOST_THREADS = 1024, WARP = 32, MOST_WARPS = MOST_THREADS / WARP;
 constexpr unsigned MOST_ARRAYS = 64;
 constexpr size_t MOST_STATIC = 48 << 10, MOST_SHARED = 227 << 10;  // bytes of shared memory that a block may have, on sm_90
@@ -140,6 +141,23 @@ void main_of_fibre() {
     __builtin_trap();
 }
 
+char* stack_of_current() { return current ? static_cast<Fibre*>(current)->stack + STACK : nullptr; }
+
+void report_fault() {
+    char where[160];
+    uintptr_t at = Faults::address, stack = reinterpret_cast<uintptr_t>(static_cast<Fibre*>(current)->stack);
+    snprintf(where, sizeof where, "touches 0x%zx, which is no device memory", at);
+    if (Faults::signal_number == SIGFPE) snprintf(where, sizeof where, "divides an integer by 0");
+    else if (at - stack < GUARD_PAGE) snprintf(where, sizeof where, "needs more than %zu bytes of stack", STACK);
+    for (const auto& [data, one] : allocations()) {
+        uintptr_t begin = reinterpret_cast<uintptr_t>(data), mapping = reinterpret_cast<uintptr_t>(one.mapping);
+        if (at - mapping < one.mapped)
+            snprintf(where, sizeof where, "touches device memory %zu bytes %s an array of %zu bytes", at < begin ? begin - at : at - begin - one.bytes,
+                     at < begin ? "before" : "behind", one.bytes);
+    }
+    fail("thread %u of block %u %s", current->number, current->block.x, where);
+}
+
 uint32_t lanes_of(unsigned warp) {
     unsigned lanes = threads - warp * WARP;
     return lanes >= WARP ? ~0u : (1u << lanes) - 1;
@@ -150,7 +168,7 @@ void prepare_stacks() {
         Fibre& fibre = fibres[i];
         if (!fibre.stack) {
             void* mapping = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            if (mapping == MAP_FAILED || mprotect(mapping, 4096, PROT_NONE)) abort();  // a stack that is too small faults
+            if (mapping == MAP_FAILED || mprotect(mapping, GUARD_PAGE, PROT_NONE)) abort();  // a stack that is too small faults
             fibre.stack = static_cast<char*>(mapping);
         } else if (stacks_dirty) {
             __asan_unpoison_memory_region(fibre.stack, STACK);  // frames that were left by a launch that failed
@@ -371,6 +389,7 @@ EXPORT int emulator_launch(const Launch* one, char* error, size_t length) {
     arrays->name = "(dynamic)";
     arrays->bytes = one->shared_bytes;
     prepare_stacks();
+    Faults faults(report_fault, stack_of_current);
     host.watched = __tsan_get_current_fiber();
     __tsan_release(&launch_begins);
     // Random schedules take the blocks in random order as well: begin + k * step, where step and their number have no common factor.

@@ -7,7 +7,6 @@ import functools
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,16 +118,6 @@ def compile(source: str, entries: Sequence[str], folder: Path, defines: Sequence
     return {name: Kernel(library, name) for name in entries}
 
 
-@contextmanager
-def allocated(bytes: int, poison: bool = True) -> Iterator[int]:
-    """The address of device memory. EmulatorError if somebody wrote behind its end."""
-    address = allocate(bytes, poison)
-    try:
-        yield address
-    finally:
-        free(address)
-
-
 def allocate(bytes: int, poison: bool = True) -> int:
     """Device memory: full of NaN, or (not poison) of zeros."""
     address = runtime().emulator_allocate(bytes, poison)
@@ -138,5 +127,6 @@ def allocate(bytes: int, poison: bool = True) -> int:
 
 
 def free(address: int) -> None:
+    """Give device memory back. EmulatorError if the bytes behind its end were written."""
     if not runtime().emulator_free(address):
         raise EmulatorError("a kernel wrote behind the end of device memory")
