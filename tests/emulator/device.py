@@ -5,10 +5,11 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lossfuncs.gpu import SOURCES
 
 from . import program
 
@@ -28,6 +29,8 @@ class DeviceArray:
 
     As CuPy's it is no NumPy array, mixes with none, and has no scalars: what would be one has no axes. Reading a number waits.
     """
+
+    waits = 0  # how often the host read what a kernel may still have been computing
 
     def __init__(self, host: np.ndarray[Any, Any]) -> None:
         self._host = host
@@ -69,16 +72,16 @@ class DeviceArray:
         return operator.index(self._read())
 
     def _read(self) -> Any:
-        DEVICE.waits += 1
+        DeviceArray.waits += 1
         return self._host[()] if self._host.ndim == 0 else self._host
 
     def item(self, *index: int) -> Any:
-        DEVICE.waits += 1
+        DeviceArray.waits += 1
         return self._host.item(*index)
 
     def get(self) -> np.ndarray[Any, Any]:
         """A copy on the host."""
-        DEVICE.waits += 1
+        DeviceArray.waits += 1
         return self._host.copy()
 
     def __repr__(self) -> str:
@@ -164,12 +167,10 @@ class EmulatedDevice:
     shared = 227 << 10
     processors = 4  # few, so that blocks have more than one thing to do
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder  # of the kernels
+    def __init__(self) -> None:
         self.xp = Namespace()
         self.schedule = program.DEFAULT
         self.blocks: range | None = None
-        self.waits = 0  # how often the host read what a kernel may still have been computing
         self.launches = 0
 
     def place(self) -> Hashable:
@@ -206,7 +207,7 @@ class EmulatedDevice:
 
     def compile(self, kernel: Any) -> program.Kernel:
         try:
-            return program.compile(kernel.text, [kernel.name], self.folder)[kernel.name]
+            return program.compile(kernel.text, [kernel.name], SOURCES)[kernel.name]
         except program.CompileError as error:
             raise ValueError(str(error)) from None
 
@@ -217,4 +218,4 @@ class EmulatedDevice:
 
 
 
-DEVICE = EmulatedDevice(Path(__file__).parent.parent.parent / "kernels")
+DEVICE = EmulatedDevice()
