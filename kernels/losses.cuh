@@ -1,3 +1,8 @@
-// Everything that an entry may name.
+// Everything that the entry of a row kernel may name.
 #pragma once
+#include "accuracy.cuh"
+#include "hinge.cuh"
+#include "overlap.cuh"
+#include "probabilistic.cuh"
 #include "regression.cuh"
+#include "schedule.cuh"

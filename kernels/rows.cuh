@@ -5,11 +5,12 @@
 // made to rows by Mean<...> or Total<...>. Any other is a struct template with
 //     passes                                     Passes<Sum<2>, LogSumExp, ...>: what is gathered over the row, in order
 //     terms(At<k>, s, t, p)                      what one element brings to pass k: a T, or Numbers<T, size>. Dot and Pick: terms(At<k>, s, p)
-//     double value(s, n)                         the row's value from its totals s
+//     value(s, n)                                the row's value from its totals s, a T or a double
 //     Numbers<double, size> around(s, n)         what the derivative needs of the row
 //     T slope(c, t, p), T curve(c, t, p)         derivatives of the row's value by one p
-// s and c are `const double*`: totals are gathered in double whatever T is; t and p are T. value and around are called on the struct with
-// T = double. The fields are the loss's parameters, in the order of the Python tuple, and nothing else. No constructor: it is an aggregate.
+//     leading                                    how many of the passes the value needs, if not all
+// s and c are `const double*` and n is a double: totals are gathered in double whatever T is; t and p are T. around is called on the struct
+// with T = double, value and what is worked out of a label's prediction alone also, where rows are long. The fields are the loss's parameters, in the order of the Python tuple, and nothing else. No constructor: it is an aggregate.
 //
 // Names are those of the Python rows; the meaning of each pass is told there.
 #pragma once
@@ -38,13 +39,17 @@ template <int L, int O> struct Rank { static constexpr Operation op = RANK; stat
 
 template <class... P> struct Passes { static constexpr int count = sizeof...(P), size = (0 + ... + P::size); };
 
-// What a row functor may leave out.
-struct Row {
-    static constexpr int leading = 99;  // how many of the passes the value needs
-    static constexpr bool pointwise = false;
-    DEVICE Numbers<double, 1> around(const double*, double) const { return {}; }
-    template <class T> DEVICE T slope(const double*, T, T) const { return T(0); }
-};
+template <int I, class P> struct PassAt;
+template <class P, class... Rest> struct PassAt<0, Passes<P, Rest...>> { typedef P type; };
+template <int I, class P, class... Rest> struct PassAt<I, Passes<P, Rest...>> : PassAt<I - 1, Passes<Rest...>> {};
+
+template <class...> struct Always { typedef void type; };
+// How many of the passes the value needs: all, unless the struct says `leading`.
+template <class L, class = void> struct Leading { static constexpr int value = L::passes::count; };
+template <class L> struct Leading<L, typename Always<decltype(L::leading)>::type> { static constexpr int value = L::leading; };
+// Whether slope and curve need nothing of the other elements, and rows may be cut anywhere: Mean and Total say `pointwise`.
+template <class L, class = void> struct Pointwise { static constexpr bool value = false; };
+template <class L> struct Pointwise<L, typename Always<decltype(L::pointwise)>::type> { static constexpr bool value = L::pointwise; };
 
 constexpr double EPS = 1e-7;
 
@@ -76,7 +81,6 @@ template <class T> DEVICE T log_cosh(T x) {
 template <class F> struct Mean {
     F f;
     typedef Passes<Sum<1>> passes;
-    static constexpr int leading = 99;
     static constexpr bool pointwise = true;
     template <class T> DEVICE T terms(At<0>, const double*, T t, T p) const { return f.value(t, p); }
     DEVICE double value(const double* s, double n) const { return s[0] / n; }
@@ -89,7 +93,6 @@ template <class F> struct Mean {
 template <class F> struct Total {
     F f;
     typedef Passes<Sum<1>> passes;
-    static constexpr int leading = 99;
     static constexpr bool pointwise = true;
     template <class T> DEVICE T terms(At<0>, const double*, T t, T p) const { return f.value(t, p); }
     DEVICE double value(const double* s, double) const { return s[0]; }
