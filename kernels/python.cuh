@@ -8,8 +8,6 @@ namespace lossfuncs {
 using std::erf; using std::erfc; using std::fma; using std::lgamma; using std::remainder; using std::tgamma;
 #endif
 
-template <class T> DEVICE T infinity() { return T(1) / T(0); }
-template <class T> DEVICE T not_a_number() { return infinity<T>() - infinity<T>(); }
 template <class T> DEVICE T square(T x) { return x * x; }
 
 // x % y has y's sign; x // y is the whole number below x / y, which floor(x / y) is not once that is rounded.

@@ -277,8 +277,8 @@ class _Body:
             except OverflowError:
                 raise self.refused(node, "a number beyond float64") from None
             if math.isinf(x):
-                return Value("infinity<T>()" if x > 0 else "(-infinity<T>())", NUMBER)
-            return Value("not_a_number<T>()" if math.isnan(x) else f"T({x!r})", NUMBER)
+                return Value(f"T(bits_to_float({'0x7f800000u' if x > 0 else '0xff800000u'}))", NUMBER)
+            return Value("T(bits_to_float(0x7fc00000u))" if math.isnan(x) else f"T({x!r})", NUMBER)
         raise self.refused(node)
 
     def _name(self, node: ast.Name) -> Value:
