@@ -87,7 +87,7 @@ template <class A, class B> DEVICE void product(const Product& x) {
 #pragma unroll
                 for (int r = 0; r < 4; r++)
 #pragma unroll
-                    for (int q = 0; q < 4; q++) sum[r][q] += u[r] * v[q];
+                    for (int q = 0; q < 4; q++) sum[r][q] = fma(u[r], v[q], sum[r][q]);
             }
             __syncthreads();
         }
