@@ -22,13 +22,14 @@ KEPT = 3 * 24 * 3600  # seconds for which something unused stays
 # Kernels read the same bytes as different types, which CUDA allows and C++ does not; a local that is never written is to be noticed.
 COMMON = ("-std=c++17", "-fPIC", "-fno-strict-aliasing", "-ftrivial-auto-var-init=pattern", "-Wno-unknown-pragmas",
           "-Wno-attributes")  # fmt: skip
-SANITIZERS: dict[str, tuple[str, ...]] = {
+KERNELS: dict[str, tuple[str, ...]] = {
     "": (),
+    "ucontext": (),  # fibres as on CPUs other than x86-64
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1"),
     "thread": ("-fsanitize=thread", "-g1"),
 }
-RUNTIME = {"": (), "address": ("-fsanitize=address", "-g1"), "thread": ("-DEMULATOR_THREADS", "-g1")}
-PRELOADED = {"": (), "address": ("asan", "ubsan"), "thread": ("tsan",)}  # libraries that must be there before everything else
+RUNTIME = {"": (), "ucontext": ("-DEMULATOR_UCONTEXT",), "address": ("-fsanitize=address", "-g1"), "thread": ("-DEMULATOR_THREADS", "-g1")}
+PRELOADED = {"address": ("asan", "ubsan"), "thread": ("tsan",)}  # libraries that must be there before everything else
 
 
 class CompileError(Exception):
@@ -58,10 +59,10 @@ def _cpu_flags() -> tuple[str, ...]:
     return ("-march=x86-64-v3",) if {"avx2", "fma", "f16c", "bmi2"} <= has else ()
 
 
-def preload(sanitizer: str) -> str:
-    """What LD_PRELOAD must be in a process that is to run kernels with that sanitizer."""
+def preload(variant: str) -> str:
+    """What LD_PRELOAD must be in a process that is to run that variant."""
     paths = []
-    for name in PRELOADED[sanitizer]:
+    for name in PRELOADED.get(variant, ()):
         path = subprocess.run([compiler(), f"-print-file-name=lib{name}.so"], capture_output=True, text=True, check=True).stdout.strip()
         if not os.path.isabs(path):
             raise RuntimeError(f"{compiler()} has no lib{name}.so: install the sanitizer libraries of your C++ compiler")
@@ -141,12 +142,12 @@ def _headers() -> str:
     return "\0".join(path.read_text() for path in sorted(HERE.glob("*.h")))
 
 
-def kernels(source: str, entries: tuple[str, ...], folder: Path, sanitizer: str = "", defines: tuple[str, ...] = ()) -> Path:
+def kernels(source: str, entries: tuple[str, ...], folder: Path, variant: str = "", defines: tuple[str, ...] = ()) -> Path:
     """The shared library of a program: CUDA C++ text with `extern "C" __global__` functions named `entries`.
 
     What the program includes is looked for in `folder`, and precompiled: kernels whose programs begin with the same includes share that.
     """
-    flags = (*COMMON, *SANITIZERS[sanitizer], *_cpu_flags(), "-O1", "-fvisibility=hidden", *(f"-D{define}" for define in defines))
+    flags = (*COMMON, *KERNELS[variant], *_cpu_flags(), "-O1", "-fvisibility=hidden", *(f"-D{define}" for define in defines))
     identity = "\0".join((_compiler_identity(), _headers(), *flags))
     text = source + "\n" + "".join(f"EMULATED_KERNEL({name})\n" for name in entries)
     library = cache() / f"{_hash(identity, _text_with_includes(text, folder))}.so"
@@ -161,9 +162,9 @@ def kernels(source: str, entries: tuple[str, ...], folder: Path, sanitizer: str 
     return _made(library, library.with_suffix(".cpp"), text, (*flags, *where, "-include", str(header), "-shared", "-nostdlib", "-Wl,-O0"))
 
 
-def runtime(sanitizer: str = "", defines: tuple[str, ...] = ()) -> Path:
+def runtime(variant: str = "") -> Path:
     """The shared library of the scheduler."""
-    flags = (*COMMON, *RUNTIME[sanitizer], "-O2", *(f"-D{define}" for define in defines), f"-I{HERE}", "-shared")
+    flags = (*COMMON, *RUNTIME[variant], "-O2", f"-I{HERE}", "-shared")
     source = HERE / "fibres.cpp"
     library = cache() / f"runtime-{_hash(_compiler_identity(), _headers(), source.read_text(), *flags)}.so"
     return _made(library, library.with_suffix(".cpp"), f'#include "{source}"\n', flags)

@@ -106,6 +106,9 @@ namespace emulator {
 template <class T, class F>
 T update(T* at, F new_of) {
     T old, wanted;
+#if defined(__SANITIZE_THREAD__)
+    before_atomic(at);
+#endif
     __atomic_load(at, &old, __ATOMIC_RELAXED);
     do wanted = new_of(old);
     while (!__atomic_compare_exchange(at, &old, &wanted, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));

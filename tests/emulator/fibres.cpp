@@ -20,7 +20,7 @@ constexpr size_t STACK = 256 << 10, GUARD_PAGE = 4096;
 constexpr unsigned MOST_THREADS = 1024, WARP = 32, MOST_WARPS = MOST_THREADS / WARP;
 constexpr unsigned MOST_ARRAYS = 64;
 constexpr size_t MOST_STATIC = 48 << 10, MOST_SHARED = 227 << 10;  // bytes of shared memory that a block may have, on sm_90
-constexpr unsigned MOST_POOLS = 64, WATCHED = 6000;  // ThreadSanitizer knows about 8000 threads at most
+constexpr unsigned MOST_POOLS = 16, WATCHED = 3 * MOST_THREADS;  // ThreadSanitizer knows about 8000 threads at most
 
 enum Schedule { IN_ORDER, REVERSE, RANDOM, WARP_PRIORITY };
 enum Wait { NOTHING, BARRIER, COLLECTIVE };
@@ -31,7 +31,9 @@ struct Fibre : Thread {
     void* watched = nullptr;     // ThreadSanitizer's idea of it
     void* fake_stack = nullptr;  // AddressSanitizer's
     Wait waits = NOTHING;
-    bool finished = false;
+    bool finished = false, fenced = false;
+    void* touched[8];  // by its latest atomics
+    unsigned touches = 0;
     Place place{};
 };
 
@@ -59,7 +61,7 @@ struct Block {
 };
 
 const Launch* launch;
-Fibre fibres[MOST_THREADS];
+Fibre* fibres;  // of the block
 Fibre host;
 Fibre* previous;  // that ran before the one that runs
 const void *previous_stack, *host_stack;  // not locals of a fibre's first function: that never returns, and would leave redzones behind
@@ -72,7 +74,7 @@ unsigned position_of[MOST_WARPS], warp_at[MOST_WARPS];
 uint64_t random_state;
 char message[512];
 bool failed, stacks_dirty;
-char launch_begins, launch_ends, fence_order;
+char launch_begins, launch_ends;
 
 uint64_t next_random() {  // splitmix64
     uint64_t z = random_state += 0x9e3779b97f4a7c15u;
@@ -163,20 +165,6 @@ uint32_t lanes_of(unsigned warp) {
     return lanes >= WARP ? ~0u : (1u << lanes) - 1;
 }
 
-void prepare_stacks() {
-    for (unsigned i = 0; i < threads; i++) {
-        Fibre& fibre = fibres[i];
-        if (!fibre.stack) {
-            void* mapping = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            if (mapping == MAP_FAILED || mprotect(mapping, GUARD_PAGE, PROT_NONE)) abort();  // a stack that is too small faults
-            fibre.stack = static_cast<char*>(mapping);
-        } else if (stacks_dirty) {
-            __asan_unpoison_memory_region(fibre.stack, STACK);  // frames that were left by a launch that failed
-        }
-    }
-    stacks_dirty = false;
-}
-
 void order_warps(unsigned warps) {
     for (unsigned i = 0; i < warps; i++) warp_at[i] = launch->schedule == REVERSE ? warps - 1 - i : i;
     if (launch->schedule == WARP_PRIORITY)
@@ -188,23 +176,37 @@ void order_warps(unsigned warps) {
     for (unsigned i = 0; i < warps; i++) position_of[warp_at[i]] = i;
 }
 
-// ThreadSanitizer is to see blocks that run at the same time: each has, but for the last ones, fibres and orderings of its own.
+// What a block runs on. ThreadSanitizer is to see blocks that run at the same time, so there each has, but for those long before it,
+// fibres, stacks and orderings of its own.
 struct Pool {
     Block block;
-    void* watched[MOST_THREADS];
+    Fibre fibres[MOST_THREADS];
 };
 Pool* pools[MOST_POOLS];
 
 Pool& pool_for(uint64_t turn) {
     unsigned count = threads_watched ? WATCHED / threads : 1;
     Pool*& pool = pools[turn % (count > MOST_POOLS ? MOST_POOLS : count)];
-    if (!pool) pool = static_cast<Pool*>(calloc(1, sizeof(Pool)));
+    if (!pool) pool = new Pool;
+    for (unsigned i = 0; i < threads; i++) {
+        Fibre& fibre = pool->fibres[i];
+        if (!fibre.stack) {
+            void* mapping = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            if (mapping == MAP_FAILED || mprotect(mapping, GUARD_PAGE, PROT_NONE)) abort();  // a stack that is too small faults
+            fibre.stack = static_cast<char*>(mapping);
+            fibre.watched = __tsan_create_fiber(0);
+        } else if (stacks_dirty) {
+            __asan_unpoison_memory_region(fibre.stack, STACK);  // frames that were left by a launch that failed
+        }
+    }
+    stacks_dirty = false;
     return *pool;
 }
 
 void run_block(uint64_t number, uint64_t turn) {
     Pool& pool = pool_for(turn);
     block = &pool.block;
+    fibres = pool.fibres;
     unsigned warps = (threads + WARP - 1) / WARP;
     for (unsigned w = 0; w < warps; w++) {
         block->warps[w].ready = block->warps[w].returned = 0;
@@ -223,23 +225,24 @@ void run_block(uint64_t number, uint64_t turn) {
         fibre.warp = i / WARP;
         fibre.lane = i % WARP;
         fibre.waits = NOTHING;
-        fibre.finished = false;
+        fibre.finished = fibre.fenced = false;
+        fibre.touches = 0;
         // Stacks begin at different distances from their pages' ends; otherwise all of them compete for the same sets of the cache.
         begin_on(fibre.context, fibre.stack, STACK - i % 61 * 1088, main_of_fibre);
-        if (threads_watched && !pool.watched[i]) pool.watched[i] = __tsan_create_fiber(0);
-        fibre.watched = pool.watched[i];
         make_ready(fibre.warp, fibre.lane);
     }
     run(next());
     if (!failed && block->returned != threads) {
         unsigned waiting = threads - block->returned;
-        for (Fibre& fibre : fibres)
+        for (unsigned i = 0; i < threads; i++) {
+            const Fibre& fibre = fibres[i];
             if (!fibre.finished) {
                 snprintf(message, sizeof message, "deadlock: %u of %u threads of block %u wait for ever, thread %u at %s, %s:%d", waiting, threads, where.x,
                          fibre.number, fibre.waits == BARRIER ? "__syncthreads" : "a warp primitive", fibre.place.file, fibre.place.line);
                 failed = true;
                 break;
             }
+        }
     }
     for (SharedArray& array : arrays) {
         if (array.in_use && array.overrun() && !failed) {
@@ -257,6 +260,7 @@ void fail(const char* format, ...) {
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
+    __tsan_release(&launch_ends);
     failed = true;
     run(host);  // and nobody comes back
     __builtin_trap();
@@ -359,9 +363,17 @@ void* dynamic_shared() {
     return arrays->data;
 }
 
+// A fence orders nothing alone: what was written before a fence before an atomic is seen after a fence after an atomic at the same place.
 void fence() {
-    __tsan_release(&fence_order);
-    __tsan_acquire(&fence_order);
+    Fibre& self = static_cast<Fibre&>(*current);
+    self.fenced = true;
+    for (unsigned i = 0; i < self.touches && i < 8; i++) __tsan_acquire(self.touched[i]);
+}
+
+void before_atomic(void* at) {
+    Fibre& self = static_cast<Fibre&>(*current);
+    if (self.fenced) __tsan_release(at);
+    self.touched[self.touches++ % 8] = at;
 }
 
 }  // namespace emulator
@@ -388,7 +400,6 @@ EXPORT int emulator_launch(const Launch* one, char* error, size_t length) {
     arrays->key = arrays;
     arrays->name = "(dynamic)";
     arrays->bytes = one->shared_bytes;
-    prepare_stacks();
     Faults faults(report_fault, stack_of_current);
     host.watched = __tsan_get_current_fiber();
     __tsan_release(&launch_begins);

@@ -35,6 +35,7 @@ uint64_t exchange(Collective, uint32_t mask, uint64_t value, int source, Place);
 void* shared(const void* key, const char* name, size_t bytes);
 void* dynamic_shared();
 void fence();
+void before_atomic(void* at);
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 using Entry = void (*)(void** arguments);

@@ -96,6 +96,7 @@ inline void* device_allocate(size_t bytes) {
 #if defined(__SANITIZE_ADDRESS__)
     void* data = nullptr;
     if (posix_memalign(&data, 16, bytes ? bytes : 1)) return nullptr;
+    memset(data, 0, bytes);
     allocations()[data] = {nullptr, 0, bytes};
     return data;
 #else

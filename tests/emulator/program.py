@@ -51,14 +51,14 @@ class _Launch(ctypes.Structure):
     ]
 
 
-SANITIZER = os.environ.get("EMULATOR_SANITIZER", "")  # for all programs of a process: its libraries had to be there from the beginning
+VARIANT = os.environ.get("EMULATOR_VARIANT", "")  # of a whole process: a sanitizer's library has to be there from the beginning
 _one_at_a_time = threading.RLock()
 
 
 @functools.cache
 def runtime() -> ctypes.CDLL:
     """The scheduler, whose functions the kernels find because it is loaded globally."""
-    library = ctypes.CDLL(str(build.runtime(SANITIZER)), mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(build.runtime(VARIANT)), mode=ctypes.RTLD_GLOBAL)
     library.emulator_launch.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
     library.emulator_allocate.argtypes = [ctypes.c_size_t, ctypes.c_int]
     library.emulator_allocate.restype = ctypes.c_void_p
@@ -114,7 +114,7 @@ def _dim3(sizes: Sequence[int]) -> _Dim3:
 def compile(source: str, entries: Sequence[str], folder: Path, defines: Sequence[str] = ()) -> dict[str, Kernel]:
     """The kernels of a program by name; see `build.kernels`."""
     runtime()
-    library = ctypes.CDLL(str(build.kernels(source, tuple(entries), folder, SANITIZER, tuple(defines))))
+    library = ctypes.CDLL(str(build.kernels(source, tuple(entries), folder, VARIANT, tuple(defines))))
     return {name: Kernel(library, name) for name in entries}
 
 
