@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .call import Call, array, spread
+from .call import array, gpu_backend, host_result, spread
 from .dispatch import current_backend, prepare
 from .options import shown
 from .problem import Array, Task
@@ -63,7 +63,9 @@ def _derive(order: int, loss: Any, y_true: Any, y_pred: Any, upstream: Any, outs
             reduction: str | None, options: dict[str, Any]) -> tuple[Any, list[Array]]:  # fmt: skip
     call = prepare(_function(loss), y_true, y_pred, options, sample_weight, reduction)
     call.check_order(order)
-    derivatives = [_result(call, out) for out in outs]
+    if call.device is not None:
+        return gpu_backend().derive(call, upstream, outs)  # type: ignore[no-any-return]
+    derivatives = [host_result(call, out) for out in outs]
     if _overlap(derivatives, y_true, y_pred):
         value, apart = _derive(order, loss, y_true, y_pred, upstream, (None,) * order, sample_weight, reduction, options)
         for d, x in zip(derivatives, apart, strict=True):
@@ -83,21 +85,6 @@ def _derive(order: int, loss: Any, y_true: Any, y_pred: Any, upstream: Any, outs
     values = np.empty(call.m, call.dtype)
     call.run(current_backend(), Task(False, weights, 1.0, values, into))
     return call.weighted(values), derivatives
-
-
-def _result(call: Call, out: Any) -> Array:
-    shape = call.y_pred.shape
-    if out is None:
-        return np.empty(shape, call.dtype)
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        got = type(out).__name__
-    elif out.shape != shape or out.dtype != call.dtype or not out.flags.writeable:
-        got = f"{'' if out.flags.writeable else 'a read-only '}{out.dtype} of shape {out.shape}"
-    elif any(step == 0 and size > 1 for step, size in zip(out.strides, shape, strict=True)):
-        got = f"strides {out.strides}, by which elements share memory"
-    else:
-        return out
-    raise ValueError(f"out must be a writable {call.dtype} array of y_pred's shape {shape}, got {got}")
 
 
 def _overlap(derivatives: list[Array], y_true: Any, y_pred: Any) -> bool:

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .call import REQUIRED, Call, complete
+from .call import REQUIRED, Call, array, complete, gpu_backend, whole_numbers
+from .devices import DEVICES, work_on
 from .problem import Array, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-BACKENDS = ("numpy", "numba")
+BACKENDS = ("numpy", "numba", "cupy")
 
 FLAT = 0x101  # of numpy's flags: C-contiguous and aligned
 
@@ -31,10 +32,10 @@ _chosen: ContextVar[str | None] = ContextVar("lossfuncs_backend", default=None)
 
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Compute with this backend inside the `with`: "numpy" (the reference) or "numba" (the CPU kernels, the default).
+    """Compute with this backend inside the `with`: "numpy" (the reference), "numba" (the CPU kernels, the default) or "cupy" (the GPU's).
 
-    It holds for this thread and its asyncio tasks. Outside, the environment variable LOSSFUNCS_BACKEND decides. ValueError for any
-    other name, ImportError if Numba is asked for and not installed.
+    It holds for this thread and its asyncio tasks. Outside, the environment variable LOSSFUNCS_BACKEND decides. CuPy's arrays are always
+    computed on their GPU. ValueError for any other name; ImportError if what is asked for is not installed, or finds no GPU.
     """
     token = _chosen.set(_known_backend("backend", name))
     try:
@@ -57,7 +58,9 @@ def _default_backend() -> str:
 
 
 def _known_backend(name: str, value: Any) -> str:
-    if value not in BACKENDS:
+    if value in DEVICES:
+        DEVICES[value]()  # says what is missing
+    elif value not in BACKENDS:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, BACKENDS))}, got {value!r}")
     if value == "numba" and not importlib.util.find_spec("numba"):
         raise ImportError(f"{name} is 'numba', but Numba is not installed: install it, or use 'numpy'")
@@ -91,6 +94,8 @@ def public(function: F) -> F:
         if args:
             options = _named(call, args, options)
         ready = prepare(call, y_true, y_pred, options, sample_weight, reduction)
+        if ready.device is not None:
+            return gpu_backend().result(ready)
         backend = current_backend()
         if ready.reduction is None:
             values = np.empty(ready.m, ready.dtype)
@@ -128,6 +133,14 @@ def _named(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> dic
 def prepare(function: Any, y_true: Any, y_pred: Any, options: dict[str, Any], sample_weight: Any, reduction: Any) -> Call:
     """The call of a public function, checked."""
     entry = function.entry
+    device, came_from_host = work_on(current_backend(), y_true, y_pred)
+    if came_from_host:
+        y_pred, labels = array("y_pred", y_pred), array("y_true", y_true)
+        if entry.targets == "index":
+            labels = whole_numbers("y_true", labels)
+        y_true, y_pred = (device.send(x.astype(x.dtype.newbyteorder("="), copy=False)) for x in (labels, y_pred))
     call: Call = entry.call(function, entry, complete(function, options), y_true, y_pred, sample_weight)
     call.reduce(reduction, sample_weight)
+    if came_from_host:
+        call.host_labels = labels
     return call

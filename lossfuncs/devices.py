@@ -1,0 +1,51 @@
+"""Which arrays live on a device, and which device a backend means: imported by all, it imports none of them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def _cupy() -> Any:
+    return importlib.import_module(".cupy_device", __package__).DEVICE
+
+
+# By backend, what gives its `gpu.Device`.
+DEVICES: dict[str, Callable[[], Any]] = {"cupy": _cupy}
+_HOMES = {"cupy": "cupy"}  # by the top-level module of an array's type, the backend
+
+
+def device_of(x: Any) -> Any:
+    """The device in whose memory the array x is, or None."""
+    if type(x) is np.ndarray or isinstance(x, (int, float, list, tuple)):
+        return None
+    backend = _HOMES.get(type(x).__module__.partition(".")[0])
+    if backend is None or backend not in DEVICES or (backend == "cupy" and "cupy" not in sys.modules):
+        return None
+    device = DEVICES[backend]()
+    return device if device.owns(x) else None
+
+
+def add(backend: str, home: str, device: Callable[[], Any]) -> None:
+    """A backend whose arrays' types come from the top-level module `home`."""
+    DEVICES[backend] = device
+    _HOMES[home] = backend
+
+
+def work_on(backend: str, y_true: Any, y_pred: Any) -> tuple[Any, bool]:
+    """The device on which a call is computed, or None for the host; and whether its arrays came from the host.
+
+    Arrays on a device are computed there. TypeError where y_true and y_pred are in different memories.
+    """
+    homes = [device_of(x) for x in (y_true, y_pred)]
+    if homes[0] is not homes[1]:
+        one, other = ("y_true", "y_pred") if homes[0] is not None else ("y_pred", "y_true")
+        kind = (homes[0] or homes[1]).backend
+        raise TypeError(f"{one} is on a GPU, a {kind} array, but {other} is not: move one of them")
+    if homes[0] is not None:
+        return homes[0], False
+    return (DEVICES[backend](), True) if backend in DEVICES else (None, False)
