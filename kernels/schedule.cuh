@@ -76,6 +76,12 @@ template <int WIDTH, class S> DEVICE S within_warp(S x) {
     return x;
 }
 
+// No lane goes on before all have read what one of them will write over.
+template <int WIDTH> DEVICE void together() {
+    if constexpr (WIDTH > 32) __syncthreads();
+    else if constexpr (WIDTH > 1) __syncwarp();
+}
+
 // All lanes of the team get the merged state.
 template <int WIDTH, class S> DEVICE S merged(S x) {
     if constexpr (WIDTH <= 32) return within_warp<WIDTH>(x);
@@ -496,7 +502,10 @@ template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int 
         else {
             const i64 first = head(row, d, h);
             gather<0>(row, first, s);
-            if constexpr (ORDER > 0) derive(row, first, g.around(s, n).x, u, d, d_step, h, h_step);
+            if constexpr (ORDER > 0) {
+                together<WIDTH>();  // the derivatives may take the place of predictions
+                derive(row, first, g.around(s, n).x, u, d, d_step, h, h_step);
+            }
         }
         return standing == COUNTS ? (double)once().value(s, n) : standing == BAD ? not_a_number<double>() : 0.0;
     }
@@ -575,6 +584,13 @@ template <int BLOCK, class E> DEVICE void send(const E* from, const Operand& x, 
     else for (i64 r = 0; r < rows; r++) copy<BLOCK>(from + r * n, to + r * x.outer, n);
 }
 
+template <bool WANTED> DEVICE unsigned char* shared_memory() {
+    if constexpr (WANTED) {
+        DYNAMIC_SHARED(memory);
+        return memory;
+    } else return nullptr;
+}
+
 template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int ORDER, Source SOURCE, int WIDTH, int BLOCK>
 DEVICE void rows(const Task& a) {
     typedef typename Computing<E>::type C;
@@ -586,7 +602,7 @@ DEVICE void rows(const Task& a) {
     const OneTeam team = {f, g, (int)threadIdx.x % WIDTH};
     const double scale = ORDER > 0 ? a.scale / divisor_of(a) : 0.0;
     double tally = 0.0;
-    DYNAMIC_SHARED(memory);
+    unsigned char* const memory = shared_memory<TILED>();
     const i64 per_tile = TILED ? a.per_tile : TEAMS;
     const i64 room = (per_tile * a.n + 2 * Vector<E>::size - 1) / Vector<E>::size * Vector<E>::size;  // of an operand, in elements
     E* in_p = reinterpret_cast<E*>(memory);
@@ -691,14 +707,16 @@ template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int 
         const double w = weight_of(a.weights, a.wide_weights, index), n = (double)a.length;
         const double u = ORDER > 0 ? w * a.scale / divisor_of(a) : 0.0;
         double s[SIZE];
-        recall<0, I>(team, row, totals, s);
         if constexpr (I == passes::count) {
+#pragma unroll
+            for (int k = 0; k < SIZE; k++) s[k] = totals[k];
             if (standing == COUNTS) team.derive(row, team.head(row, d, h), g.around(s, n).x, u, d, 1, h, 1);
             else team.fill(row, standing == BAD ? not_a_number<C>() : C(0), d, 1, h, 1);
         } else {
             typedef typename PassAt<I, passes>::type P;
             typedef typename StateOf<E, C, P, I>::type State;
             State state = State::none(), *const states = reinterpret_cast<State*>(values + a.m);
+            recall<0, I>(team, row, totals, s);
             if constexpr (OneTeam::POINTWISE) {
                 team.read_once(row, n, u, s, d, 1, h, 1);
                 state.x[0] = s[0];
@@ -712,10 +730,10 @@ template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int 
             for (i64 k = threadIdx.x; k < blocks; k += BLOCK) state.merge(states[index * blocks + k]);
             merged<BLOCK>(state).give(s + SlotOf<I, passes>::value);
             if (threadIdx.x != 0) return;
+            if constexpr (is_final<I>()) recall<I + 1, LAST>(team, row, totals, s);
 #pragma unroll
-            for (int k = 0; k < P::size; k++) totals[SlotOf<I, passes>::value + k] = s[SlotOf<I, passes>::value + k];
+            for (int k = 0; k < SIZE; k++) totals[k] = s[k];
             if constexpr (is_final<I>()) {
-                recall<I + 1, LAST>(team, row, totals, s);
                 finish(a, index, standing == COUNTS ? (double)g.value(s, n) : standing == BAD ? not_a_number<double>() : 0.0, w, values);
             }
         }
