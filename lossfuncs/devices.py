@@ -11,7 +11,7 @@ import numpy as np
 
 
 def _cupy() -> Any:
-    return importlib.import_module(".cupy_device", __package__).DEVICE
+    return importlib.import_module(".cupy_device", __package__).device()
 
 
 # By backend, what gives its `gpu.Device`.

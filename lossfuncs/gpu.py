@@ -189,7 +189,7 @@ def choose(device: Device, problem: Problem, order: int, total: bool, weighted: 
     if not inner:
         if flat and total and not weighted and rows.pointwise and not problem.labelled:
             return Schedule("PIECES", BLOCK, BLOCK, min(max(1, m * n // per_block), 8 * device.processors))
-        if n >= 16 * per_block and m <= device.processors and m < TICKETS:
+        if passes and n >= 16 * per_block and m <= device.processors and m < TICKETS:
             return Schedule("PIECES", BLOCK, BLOCK, min(n // per_block, -(-8 * device.processors // m)))
     operands = 1 + (not problem.labelled) + (order == 2)
     row_bytes = n * size * operands
