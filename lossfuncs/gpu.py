@@ -379,7 +379,7 @@ def _launch(device: Device, problem: Problem, task: Task, schedule: Schedule, op
 def result(call: Call) -> Any:
     """What the user gets for a call of a loss or metric on a device."""
     values, _ = _done(call, None, ())
-    return _given(call, values)[0]
+    return given(call, values)[0]
 
 
 def derive(call: Call, upstream: Any, outs: tuple[Any, ...]) -> tuple[Any, list[Any]]:
@@ -397,7 +397,7 @@ def derive(call: Call, upstream: Any, outs: tuple[Any, ...]) -> tuple[Any, list[
     for d, x in zip(derivatives, apart, strict=True):
         if d is not x:
             d[...] = x
-    value, *found = _given(call, values, *derivatives)
+    value, *found = given(call, values, *derivatives)
     if call.host_labels is None:
         return value, derivatives
     for i, out in enumerate(outs):
@@ -456,7 +456,7 @@ def _extent(device: Device, x: Any) -> tuple[int, int]:
     return first + sum(e for e in ends if e < 0), first + sum(e for e in ends if e > 0) + x.dtype.itemsize
 
 
-def _given(call: Call, *found: Any) -> list[Any]:
+def given(call: Call, *found: Any) -> list[Any]:
     """Results as the user gets them: on the host, for arrays that came from there; then a label out of range is found at once."""
     if call.host_labels is None:
         return list(found)
