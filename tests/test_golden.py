@@ -8,7 +8,6 @@ are checked to differ.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +146,6 @@ def differences(case: dict[str, Any]) -> list[str]:
             for other in (wanted[r] for r in (role, f"{role}_ref64") if r in wanted)
         )
     ]
-
-
-@pytest.fixture(params=lossfuncs.dispatch.BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    with lossfuncs.backend(request.param):
-        yield request.param
 
 
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case["id"] not in DEVIATIONS], ids=lambda case: case["id"])
