@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lossfuncs.gpu import SOURCES
+from lossfuncs.gpu import OPTIONS, SOURCES
 
 # An H200, whose 132 processors at 1.98 GHz issue to 128 lanes and have 16 special-function units, and whose memory copies 4.3e12 bytes a
 # second (measured; 4.8e12 by its data sheet): what it can do in the time in which 16 bytes come or go.
@@ -20,29 +20,37 @@ DOUBLES = 132 * 64 * 1.98e9 / 4.3e12 * 16
 
 
 class Loop(NamedTuple):
-    """Instructions of an innermost loop; `vectors` are loads and stores of 16 bytes of global memory, `scalars` of fewer."""
+    """Instructions of an innermost loop, once around: by the way that loads and stores most vectors, and of those the shortest.
+
+    Rare cases, a new maximum or the slow way of a division, lie beside it.
+    """
 
     instructions: int
-    vectors: int
-    loads: int  # of the vectors
-    scalars: int
+    vectors: int  # loads and stores of 16 bytes of global memory
+    loads: int  # of these, the loads
+    scalars: int  # loads and stores of fewer bytes
+    on_chip: int  # bytes read from shared memory
     special: int  # MUFU: ex2, lg2, rcp, sqrt
-    doubles: int
-    calls: int
+    doubles: int  # double-precision arithmetic and conversions
+
+    def share(self, count: int, rate: float) -> float:
+        """The share of the time in which the memory moves this loop's bytes that `count` operations take; `rate` are done in that of 16.
+
+        What is read from shared memory had to come from global memory before.
+        """
+        return count / (rate * (16 * self.vectors or self.on_chip) / 16)
 
     @property
     def issue(self) -> float:
-        """Share of the instructions that an H200 issues while its memory moves this loop's vectors."""
-        return self.instructions / (INSTRUCTIONS * self.vectors)
+        return self.share(self.instructions, INSTRUCTIONS)
 
     @property
     def mufu(self) -> float:
-        """The same of special-function operations."""
-        return self.special / (SPECIAL * self.vectors)
+        return self.share(self.special, SPECIAL)
 
     @property
     def fp64(self) -> float:
-        return self.doubles / (DOUBLES * self.vectors)
+        return self.share(self.doubles, DOUBLES)
 
 
 class Report(NamedTuple):
@@ -57,8 +65,11 @@ class Report(NamedTuple):
 
     @property
     def hot(self) -> tuple[Loop, ...]:
-        """The loops that stream: the innermost ones with 16-byte accesses."""
-        return tuple(loop for loop in self.loops if loop.vectors)
+        """The loops that stream, from global memory or from what was brought on chip; not those for what remains."""
+        most = max((loop.loads for loop in self.loops), default=0)
+        chip = max((loop.on_chip for loop in self.loops if not loop.vectors), default=0)
+        found = [loop for loop in self.loops if (loop.loads == most if loop.vectors else loop.on_chip == chip > 0)]
+        return tuple(dict.fromkeys(found))
 
 
 def architectures() -> tuple[int, ...]:
@@ -90,7 +101,7 @@ def compiled(kernels: list[Any], architecture: int, loops: bool = False) -> list
     nvrtc = _nvrtc()
     program = nvrtc.createProgram("\n".join(kernel.text for kernel in kernels), "kernels.cu", [], [])
     try:
-        options = [f"-arch=sm_{architecture}", "-std=c++17", f"-I{SOURCES}", "--ptxas-options=-v", "--ptxas-options=--warn-on-spills"]
+        options = [f"-arch=sm_{architecture}", *OPTIONS, f"-I{SOURCES}", "--ptxas-options=-v", "--ptxas-options=--warn-on-spills"]
         try:
             nvrtc.compileProgram(program, options)
         except nvrtc.NVRTCError:
@@ -133,21 +144,41 @@ def _loops(binary: bytes) -> dict[str, tuple[Loop, ...]]:
                 labels[label[1]] = len(instructions)
             elif instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
                 instructions.append(instruction[1].strip())
-        ranges = []
-        for end, instruction in enumerate(instructions):
-            jump = re.search(r"\bBRA\S*\s.*?`\((\.L_x_\d+)\)", instruction)
-            if jump and labels.get(jump[1], end + 1) <= end:
-                ranges.append((labels[jump[1]], end))
-        innermost = [(b, e) for b, e in ranges if not any(b <= b2 and e2 <= e and (b, e) != (b2, e2) for b2, e2 in ranges)]
-        found[section.partition(",")[0].strip()] = tuple(_loop(instructions[begin : end + 1]) for begin, end in innermost)
+        jumps = {at: labels[jump[1]] for at, text in enumerate(instructions) if (jump := re.search(r"\bBRA\S*\s.*?`\((\.L_x_\d+)\)", text))}
+        loops = [(to, at) for at, to in jumps.items() if to <= at]
+        innermost = [(b, e) for b, e in loops if not any(b <= b2 and e2 <= e and (b, e) != (b2, e2) for b2, e2 in loops)]
+        found[section.partition(",")[0].strip()] = tuple(_loop(instructions, jumps, begin, end) for begin, end in innermost)
     return found
 
 
-def _loop(body: list[str]) -> Loop:
-    def count(pattern: str) -> int:
-        return sum(re.search(pattern, instruction) is not None for instruction in body)
+_COUNTED = (
+    r"\bLDG\S*\.128",
+    r"\b(LDG|STG)\b(?!\S*\.128)",
+    r"\bMUFU",
+    r"\b(DADD|DFMA|DMUL|DSETP|DMNMX)\b|\bF2F\.(F64|F32\.F64)",
+)
 
-    loads = count(r"\bLDG\S*\.128")
-    vectors = loads + count(r"\bSTG\S*\.128")
-    return Loop(len(body) - count(r"\bNOP\b"), vectors, loads, count(r"\b(LDG|STG)") - vectors, count(r"\bMUFU"),
-                count(r"\b(DADD|DFMA|DMUL|DSETP|DMNMX)\b|\bF2F\.F64|\bF2F\.F32\.F64"), count(r"\bCALL"))  # fmt: skip
+
+def _on_chip(text: str) -> int:
+    if not re.search(r"\bLDS\b", text):
+        return 0
+    sizes = {r"\.128": 16, r"\.64": 8, "16": 2, "8": 1}
+    return next((size for mark, size in sizes.items() if re.search(rf"LDS\S*{mark}\b", text)), 4)
+
+
+def _loop(instructions: list[str], jumps: dict[int, int], begin: int, end: int) -> Loop:
+    """The way from begin to end, by dynamic programming from the end."""
+    best: dict[int, tuple[int, ...]] = {}  # by instruction: minus the vectors and bytes on chip, the instructions and the rest, to the end
+    for at in range(end, begin - 1, -1):
+        text = instructions[at]
+        following = [jumps[at]] if at in jumps else []
+        if at not in jumps or text.startswith("@"):
+            following.append(at + 1)
+        ways = [best[to] for to in following if at < to <= end and to in best] if at < end else [(0,) * 7]
+        if not ways or (re.search(r"\b(EXIT|RET)\b", text) and not text.startswith("@")):
+            continue
+        vectors = int(re.search(r"\b(LDG|STG)\S*\.128", text) is not None)
+        own = (-vectors, -_on_chip(text), int("NOP" not in text), *(int(re.search(pattern, text) is not None) for pattern in _COUNTED))
+        best[at] = min(tuple(x + y for x, y in zip(way, own, strict=True)) for way in ways)
+    vectors, on_chip, count, loads, scalars, special, doubles = best[begin]
+    return Loop(count, -vectors, loads, scalars, -on_chip, special, doubles)

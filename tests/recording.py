@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from emulator.device import DeviceArray, EmulatedDevice
+from emulator.device import DEVICE, DeviceArray, EmulatedDevice
+
+import lossfuncs
+from lossfuncs import devices
 
 
 class Launched(NamedTuple):
@@ -41,3 +46,15 @@ class RecordingDevice(EmulatedDevice):
 
     def launch(self, compiled: Any, grid: int, block: int, shared: int, arguments: bytes, stream: int) -> None:
         self.launched.append(Launched(compiled, grid, block, shared, bytes(arguments), stream))
+
+
+@contextmanager
+def recording() -> Iterator[RecordingDevice]:
+    """A new such device in the place of the emulated one."""
+    device = RecordingDevice()
+    devices.add("emulated", "emulator", lambda: device)
+    try:
+        with lossfuncs.backend("emulated"):
+            yield device
+    finally:
+        devices.add("emulated", "emulator", lambda: DEVICE)

@@ -19,8 +19,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 KEPT = 3 * 24 * 3600  # seconds for which something unused stays
 
-# Kernels read the same bytes as different types, which CUDA allows and C++ does not; a local that is never written is to be noticed.
-COMMON = ("-std=c++17", "-fPIC", "-fno-strict-aliasing", "-ftrivial-auto-var-init=pattern", "-Wno-unknown-pragmas",
+# Kernels read the same bytes as different types, which CUDA allows and C++ does not; products and sums are rounded apart, as lossfuncs.gpu
+# has NVRTC do it; a local that is never written is to be noticed.
+COMMON = ("-std=c++17", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-ftrivial-auto-var-init=pattern", "-Wno-unknown-pragmas",
           "-Wno-attributes")  # fmt: skip
 KERNELS: dict[str, tuple[str, ...]] = {
     "": (),
@@ -53,7 +54,7 @@ def _compiler_identity() -> str:
 
 @functools.cache
 def _cpu_flags() -> tuple[str, ...]:
-    """Fused multiply-add, which NVRTC uses as well, and conversions of float16, where this CPU has them."""
+    """Fused multiply-add, where a kernel asks for it, and conversions of float16, where this CPU has them."""
     info = Path("/proc/cpuinfo")
     has = set(info.read_text().split()) if platform.machine() == "x86_64" and info.exists() else set()
     return ("-march=x86-64-v3",) if {"avx2", "fma", "f16c", "bmi2"} <= has else ()
