@@ -29,6 +29,7 @@ class Call:
     function: Any
     shape: tuple[int, ...]  # of the values
     y_pred: Array  # as it came, but an array
+    y_true: Array  # likewise
     dtype: np.dtype[Any]  # of the values and of the gradient
     reduction: str | None = None
     weights: Array | None = None  # float64, (m,)
@@ -40,8 +41,8 @@ class Call:
     def m(self) -> int:
         return math.prod(self.shape)
 
-    def run(self, backend: str, task: Task) -> float:
-        """Do the task, on that backend; returns the total."""
+    def run(self, backend: str, task: Task) -> Any:
+        """Do the task, on that backend; returns the total, a float or a device's array of one number."""
         raise AssertionError("each kind of call runs itself")
 
     def view(self, derivative: Array) -> Array:
@@ -100,7 +101,8 @@ class RowsCall(Call):
         if p.ndim == 0:
             raise ValueError("y_pred must have at least one axis, got a number")
         t = self.y_true = array("y_true", y_true)
-        self.by_class = entry.targets == "one-hot" and getattr(options.get("alpha"), "ndim", isinstance(options.get("alpha"), (list, tuple))) > 0
+        alpha = options.get("alpha")
+        self.by_class = entry.targets == "one-hot" and (isinstance(alpha, (list, tuple)) or getattr(alpha, "ndim", 0) > 0)
         self.depends_on_data = entry.labels01 or self.by_class
         if labelled:
             axes = self._axes(entry, p)
@@ -145,7 +147,7 @@ class RowsCall(Call):
         if t.shape != wanted:
             raise ValueError(f"y_true of shape {t.shape} does not fit y_pred of shape {p.shape}: labels must have shape {wanted}")
         if self.device is not None:
-            return self.device.xp.ascontiguousarray(device_labels(self.device, t))
+            return self.device.xp.ascontiguousarray(device_labels(self.device, t))  # type: ignore[no-any-return]
         return np.ascontiguousarray(whole_numbers("y_true", t))
 
     def _per_element(self, entry: Any, p: Array, sample_weight: Any) -> bool:
@@ -209,12 +211,12 @@ class RowsCall(Call):
         if rows.slope is None or (order == 2 and rows.curve is None):
             raise ValueError(f"{self.function.__name__} has no {'second ' if order == 2 else ''}derivative with these options")
 
-    def run(self, backend: str, task: Task) -> float:
+    def run(self, backend: str, task: Task) -> Any:
         problem = self.problem
         if problem.m * problem.n == 0:
             return self._of_nothing(task)
         if self.device is not None:
-            return gpu_backend().run_rows(self, task)  # type: ignore[no-any-return]
+            return gpu_backend().run_rows(self, task)
         try:
             if backend == "numpy":
                 return self._reference(task)
@@ -237,7 +239,7 @@ class RowsCall(Call):
         value = 0.0 if self.free_labels else math.nan
         if task.values is not None:
             task.values[...] = value
-        total = value if task.total and self.m else 0.0
+        total: Any = value if task.total and self.m else 0.0
         return total if self.device is None else self.device.zeros((), np.float64) + total / task.divisor
 
     def _reference(self, task: Task) -> float:

@@ -196,7 +196,7 @@ def choose(device: Device, problem: Problem, order: int, total: bool, weighted: 
     if inner or (n > 64 and reads == 1) or row_bytes + 32 * operands > device.shared:
         return Schedule("DIRECT", 32, 128) if n <= 1024 else Schedule("DIRECT", BLOCK, BLOCK)
     if n <= 1024:
-        width = min(32, 1 << max(0, (n - 1).bit_length() - 2))  # about four elements a lane
+        width = 1 if n <= 4 else 4 if n <= 16 else 16 if n <= 64 else 32
         teams = 128 // width
         wanted = max(1, min(TILE_BYTES // row_bytes, -(-m // device.processors)))
         return Schedule("TILE", width, 128, max(1, -(-wanted // teams)) * teams)
@@ -378,8 +378,14 @@ def _launch(device: Device, problem: Problem, task: Task, schedule: Schedule, op
 
 def result(call: Call) -> Any:
     """What the user gets for a call of a loss or metric on a device."""
-    values, _ = _done(call, None, ())
-    return given(call, values)[0]
+    return given(call, _done(call, None, ()))[0]
+
+
+def total_and_divisor(call: Call) -> tuple[float, float]:
+    """The weighted sum of a call's values, and what its reduction divides it by, on the host."""
+    total, by = call.run(call.device.backend, Task(True, call.weights)), divisor(call)
+    found = given(call, total, *([by] if call.device.owns(by) else []))
+    return float(found[0]), float(found[-1] if len(found) > 1 else by)
 
 
 def derive(call: Call, upstream: Any, outs: tuple[Any, ...]) -> tuple[Any, list[Any]]:
@@ -387,13 +393,13 @@ def derive(call: Call, upstream: Any, outs: tuple[Any, ...]) -> tuple[Any, list[
     device = call.device
     derivatives = [_into(call, None if call.host_labels is not None else out) for out in outs]
     inputs = (call.y_pred, call.y_true)
-    in_place = len(derivatives) == 1 and derivatives[0] is call.y_pred and not _overlap(device, call.y_true, call.y_pred)
+    in_place = len(derivatives) == 1 and derivatives[0] is call.y_pred and not _overlap(device, *inputs)
     apart = list(derivatives)
     if not in_place:
         for i, d in enumerate(derivatives):
             if any(_overlap(device, d, x) for x in (*inputs, *derivatives[:i])):
                 apart[i] = device.empty(d.shape, d.dtype)
-    values, _ = _done(call, upstream, tuple(call.view(d) for d in apart))
+    values = _done(call, upstream, tuple(call.view(d) for d in apart))
     for d, x in zip(derivatives, apart, strict=True):
         if d is not x:
             d[...] = x
@@ -408,7 +414,8 @@ def derive(call: Call, upstream: Any, outs: tuple[Any, ...]) -> tuple[Any, list[
     return value, found
 
 
-def _done(call: Call, upstream: Any, into: tuple[Any, ...]) -> tuple[Any, Any]:
+def _done(call: Call, upstream: Any, into: tuple[Any, ...]) -> Any:
+    """The values or the total, and derivatives written."""
     device = call.device
     if call.reduction is None:
         values = device.empty((call.m,), call.dtype)
@@ -417,16 +424,16 @@ def _done(call: Call, upstream: Any, into: tuple[Any, ...]) -> tuple[Any, Any]:
             weights = spread("upstream", upstream, call.shape, device)
             weights = weights if call.weights is None else weights * call.weights
         call.run(device.backend, Task(False, weights, 1.0, values, into, call.weights))
-        return values.reshape(call.shape), None
-    late = device.owns(upstream)
-    seed = 1.0 if upstream is None or late else array("upstream", upstream)
-    if np.ndim(seed) or (late and upstream.ndim):
-        raise ValueError(f"upstream must be a number where there is a reduction, got shape {(upstream if late else seed).shape}")
-    total = call.run(device.backend, Task(True, call.weights, float(seed), None, into, divisor=divisor(call)))
+        return values.reshape(call.shape)
+    seed = array("upstream", 1.0 if upstream is None else upstream)
+    if seed.ndim:
+        raise ValueError(f"upstream must be a number where there is a reduction, got shape {seed.shape}")
+    late = device.owns(seed)
+    total = call.run(device.backend, Task(True, call.weights, 1.0 if late else float(seed), None, into, divisor=divisor(call)))
     if late:
         for d in into:
-            d *= upstream
-    return total, None
+            d *= seed
+    return total
 
 
 def _into(call: Call, out: Any) -> Any:
@@ -436,9 +443,10 @@ def _into(call: Call, out: Any) -> Any:
     if not call.device.owns(out):
         raise ValueError(f"out must be an array on the GPU as y_pred is, got {type(out).__name__}")
     if out.shape != call.y_pred.shape or out.dtype != call.dtype:
-        raise ValueError(f"out must be a writable {call.dtype} array of y_pred's shape {call.y_pred.shape}, got {out.dtype} of shape {out.shape}")
+        got = f"{out.dtype} of shape {out.shape}"
+        raise ValueError(f"out must be a {call.dtype} array of y_pred's shape {call.y_pred.shape}, got {got}")
     if any(step == 0 and size > 1 for step, size in zip(out.strides, out.shape, strict=True)):
-        raise ValueError(f"out must be a writable {call.dtype} array, got strides {out.strides}, by which elements share memory")
+        raise ValueError(f"out must have its elements apart, got strides {out.strides}")
     return out
 
 
@@ -472,12 +480,13 @@ def divisor(call: Call) -> Any:
     if call.reduction == "sum" or not call.m:
         return 1.0 if call.reduction == "sum" else math.nan
     weights = call.weights if call.reduction == "mean_with_sample_weight" else None
-    problem = getattr(call, "problem", None)
-    labels = problem.t if problem is not None and problem.ignore != NO_CLASS else None
+    problem: Any = getattr(call, "problem", None)
+    ignore = NO_CLASS if problem is None else problem.ignore
+    labels = None if ignore == NO_CLASS else problem.t
     if weights is None and labels is None:
         return float(call.m)
     out = call.device.empty((), np.float64)
-    _auxiliary(call.device, "divisors", f"divisors<{BLOCK}>(a)", call.m, call.m, None, labels, weights, out, NO_CLASS if labels is None else problem.ignore)
+    _auxiliary(call.device, "divisors", f"divisors<{BLOCK}>(a)", call.m, call.m, None, labels, weights, out, ignore)
     return out
 
 
