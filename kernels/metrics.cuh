@@ -13,13 +13,15 @@ struct Counting {
     const double* weights;      // or null
     const void* bounds;         // thresholds, ascending, in the type that predictions are compared in
     u64* counts;                // of the cells; with weights three words a cell: what is left of the point, right of it, what is not finite
-    const u64* largest;         // the bits of the largest finite |weight|
+    u64* largest;               // the bits of the largest finite |weight|
     i64 count, columns;         // element i is in column i % columns
     i64 thresholds;             // or classes
     i64 ignore;                 // the target class that does not count
     double first, steps;        // evenly spaced: the first threshold that is finite, and how many there are a unit; else steps = 0
     int copies;                 // of the counters in shared memory; 0: there is no room
     int bits;                   // left of the point
+    int staged;                 // thresholds are copied to shared memory
+    int lowest;                 // NaN and -inf count as the lowest finite number
 };
 
 DEVICE bool is_positive(float16 x) { return (x.bits & 0x7fff) != 0; }
@@ -36,13 +38,16 @@ template <class T, class P, class C> struct ByThreshold {
     const C* bounds;
 
     DEVICE static i64 cells(const Counting& a) { return 2 * (a.thresholds + 1) * a.columns; }
-    DEVICE static i64 scratch(const Counting& a) { return a.thresholds * (i64)sizeof(C); }
-    DEVICE ByThreshold(const Counting& a, unsigned char* memory) : a(a), bounds(reinterpret_cast<const C*>(memory)) {
-        for (i64 i = threadIdx.x; i < a.thresholds; i += blockDim.x) reinterpret_cast<C*>(memory)[i] = static_cast<const C*>(a.bounds)[i];
+    DEVICE static i64 scratch(const Counting& a) { return a.staged * a.thresholds * (i64)sizeof(C); }
+    DEVICE ByThreshold(const Counting& a, unsigned char* memory)
+        : a(a), bounds(a.staged ? reinterpret_cast<const C*>(memory) : static_cast<const C*>(a.bounds)) {
+        for (i64 i = threadIdx.x; i < a.staged * a.thresholds; i += blockDim.x) reinterpret_cast<C*>(memory)[i] = static_cast<const C*>(a.bounds)[i];
     }
 
     DEVICE i64 below(C x) const {
         i64 n = a.thresholds, place = 0;
+        const C lowest = sizeof(C) == 8 ? C(-1.7976931348623157e308) : C(-3.4028234663852886e38f);
+        if (a.lowest && !(x >= lowest)) x = lowest;
         if (x != x) return 0;
         if (a.steps != 0.0) {  // a guess, put right
             C guess = ceil((x - C(a.first)) * C(a.steps));
@@ -146,16 +151,15 @@ template <class Cell, bool WEIGHTED> DEVICE void count(const Counting& a) {
     }
 }
 
-// The bits of the largest finite |weight|, which are ordered as the numbers.
-DEVICE void largest_weight(const Counting& a, u64* largest) {
-    u64 mine = 0;
+DEVICE void largest_weight(const Counting& a) {
+    u64 mine = 0;  // the bits of numbers that are not negative are ordered as the numbers
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < a.count; i += (i64)gridDim.x * blockDim.x) {
         double w = fabs(a.weights[i]);
         u64 bits;
         memcpy(&bits, &w, 8);
         if (w - w == 0.0 && bits > mine) mine = bits;
     }
-    if (mine) atomicMax(largest, mine);
+    if (mine) atomicMax(a.largest, mine);
 }
 
 // state is pairs of a sum and of what rounding took from it.
@@ -169,28 +173,33 @@ DEVICE void add_without_loss(double* state, double x) {
     state[0] = total;
 }
 
-// The cells' weights, once the batch is counted, to the state.
-DEVICE void add_cells(const Counting& a, i64 cells, double* state) {
-    const Units units(*a.largest, a.bits);
-    for (i64 cell = (i64)blockIdx.x * blockDim.x + threadIdx.x; cell < cells; cell += (i64)gridDim.x * blockDim.x) {
-        const u64* at = a.counts + 3 * cell;
-        double x = units.value((i64)at[0], (i64)at[1]), infinity = bits_to_float(0x7f800000u);
-        if (at[2]) x = at[2] == INFINITE ? infinity : at[2] == MINUS_INFINITE ? -infinity : bits_to_float(0x7fc00000u);
-        add_without_loss(state + 2 * cell, x);
+struct Finishing {
+    Counting counting;  // whose count is that of the cells
+    double* state;
+};
+
+// The cells' weights of a batch to the state.
+DEVICE void add_cells(const Finishing& a) {
+    const Units units(*a.counting.largest, a.counting.bits);
+    const double infinite = bits_to_float(0x7f800000u);
+    for (i64 cell = (i64)blockIdx.x * blockDim.x + threadIdx.x; cell < a.counting.count; cell += (i64)gridDim.x * blockDim.x) {
+        const u64* at = a.counting.counts + 3 * cell;
+        double x = units.value((i64)at[0], (i64)at[1]);
+        if (at[2]) x = at[2] == INFINITE ? infinite : at[2] == MINUS_INFINITE ? -infinite : infinite - infinite;
+        add_without_loss(a.state + 2 * cell, x);
     }
 }
 
-// x / divisor to the state, for each of `count` numbers.
+// x to the state, for each of `count` numbers.
 struct Adding {
     const double* x;
     double* state;
     i64 count;
-    double divisor;
 };
 
 DEVICE void add_all(const Adding& a) {
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < a.count; i += (i64)gridDim.x * blockDim.x)
-        add_without_loss(a.state + 2 * i, a.x[i] / a.divisor);
+        add_without_loss(a.state + 2 * i, a.x[i]);
 }
 
 }  // namespace lossfuncs

@@ -42,24 +42,24 @@ def array(dtype: str, shape: list[int], stored_as: str, begin: int) -> Any:
     return NUMBERS[stored_as][begin : begin + math.prod(shape)].astype(dtype).reshape(shape)
 
 
-def steps(case: dict[str, Any]) -> Iterator[tuple[int, metrics.Metric, dict[str, Any]]]:
-    """The metric after each step of a case, with the arrays of the case."""
+def steps(case: dict[str, Any], sent: Callable[[Array], Any] = np.asarray) -> Iterator[tuple[int, metrics.Metric, dict[str, Any]]]:
+    """The metric after each step of a case, with the arrays of the case, which are sent elsewhere before it gets them."""
     arrays = {role: array(*where) for role, where in case["arrays"].items()}
     metric = getattr(metrics, case["name"])(**case["kwargs"])
     for k, step in enumerate(case["steps"]):
         if step == "reset":
             metric.reset_state()
         else:
-            inputs = [arrays[f"{role}{step}"] for role in ("values", "y_true", "y_pred") if f"{role}{step}" in arrays]
+            inputs = [sent(arrays[f"{role}{step}"]) for role in ("values", "y_true", "y_pred") if f"{role}{step}" in arrays]
             metric.update_state(*inputs, sample_weight=arrays.get(f"sample_weight{step}"))
         yield k, metric, arrays
 
 
-def differences(case: dict[str, Any]) -> list[int]:
+def differences(case: dict[str, Any], sent: Callable[[Array], Any] = np.asarray) -> list[int]:
     """The steps after which the result is close to neither of those that Keras has."""
     rtol, atol = case["tol"]
     found = []
-    for k, metric, arrays in steps(case):
+    for k, metric, arrays in steps(case, sent):
         got = metric.result()
         wanted = [arrays[role] for role in (f"result{k}", f"result{k}_ref64") if role in arrays]
         if not any(np.shape(got) == x.shape and np.allclose(got, x, rtol, atol, equal_nan=True) for x in wanted):

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import device_of
 from ..options import flag, number, shown
 from ..problem import Array
-from .confusion import Thresholds, count, divide, read
+from .confusion import Thresholds, divide, gather, read
 from .metric import Metric, Variable, mask_of, weights_of
 
 CURVES = ("ROC", "PR", "PRGAIN")
@@ -96,7 +97,8 @@ class AUC(Metric):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape. NaN is the lowest score."""
         positive, p = read(y_true, y_pred)
-        w = weights_of(p.shape, sample_weight, mask_of(y_pred, mask))
+        device = device_of(p)
+        w = weights_of(p.shape, sample_weight, mask_of(y_pred, mask), device)
         labels = p.shape[-1] if p.ndim else 1
         if self.multi_label:
             if p.ndim != 2:
@@ -108,22 +110,28 @@ class AUC(Metric):
         elif self.label_weights is not None:
             if p.ndim < 2 or len(self.label_weights) != labels:
                 raise ValueError(f"label_weights must be one for each column of y_pred, got {len(self.label_weights)} for shape {p.shape}")
-            by_column = np.broadcast_to(np.array(self.label_weights), p.shape).reshape(-1)
+            by_label = np.array(self.label_weights)
+            by_column = np.broadcast_to(by_label if device is None else device.send(by_label), p.shape).reshape(-1)
             w = by_column if w is None else w * by_column
-        p = np.where(p >= np.finfo(p.dtype).min, p, np.finfo(p.dtype).min)
-        if self.exact:
+        if self.exact:  # sorted on the host
+            if device is not None:
+                positive, p = read(device.fetch(positive), device.fetch(p))
+                w = None if w is None else device.fetch(w)
+            p = np.where(p >= np.finfo(p.dtype).min, p, np.finfo(p.dtype).min)
             scores = p.astype(np.float64).reshape(-1)  # logits are ordered as their probabilities
             for i, ranking in enumerate(self._rankings):
                 part = slice(i, None, len(self._rankings))
                 ranking.add(scores[part], positive.reshape(-1)[part], None if w is None else w[part])
             return
+        if device is None:
+            p = np.where(p >= np.finfo(p.dtype).min, p, np.finfo(p.dtype).min)
+        elif self.from_logits and p.dtype.itemsize < 4:
+            p = p.astype(np.float32)
         if self.from_logits:
             with np.errstate(over="ignore"):
                 p = 1.0 / (1.0 + np.exp(-p))
-        columns = labels if self.multi_label else 1
-        counted = count(positive.reshape(-1), p.reshape(-1), w, self._bounds, columns)
-        for cell, x in zip(self._cells, counted, strict=True):
-            cell.assign_add(x.reshape(cell.shape))
+        parts = [(cell, i) for i, cell in enumerate(self._cells)]
+        gather(parts, positive, p, w, self._bounds, labels if self.multi_label else 1, lowest=True)
 
     def result(self) -> Any:
         if self.exact:

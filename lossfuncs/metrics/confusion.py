@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..call import adjust_ranks, array, is_float
+from ..devices import device_of
 from ..options import number, shown
 from ..problem import Array
-from .metric import Metric, mask_of, weights_of
+from .metric import Metric, Variable, mask_of, weights_of
 
 
 def divide(a: Any, b: Any) -> Any:
@@ -23,6 +24,8 @@ def read(y_true: Any, y_pred: Any) -> tuple[Array, Array]:
     """Which targets are positive (not 0), and the predictions in float32 or float64: in what Keras compares them in, or exactly."""
     t, p = adjust_ranks(array("y_true", y_true), array("y_pred", y_pred))
     single = is_float(p.dtype) and p.dtype.itemsize <= 4 or p.dtype.kind == "b"
+    if device_of(p) is not None:  # there the kernel reads them as they are
+        return t, p
     return t != 0, p.astype(np.float32 if single else np.float64, copy=False)
 
 
@@ -42,6 +45,15 @@ class Thresholds:
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def ascending(self, dtype: Any) -> Array:
+        """The thresholds in that dtype, sorted."""
+        return self._bounds[dtype]
+
+    def even(self, dtype: Any) -> tuple[float, float]:
+        """Where the first finite threshold stands and how many there are a unit; 0, 0 unless they are many and evenly spaced."""
+        ends = self._ends[dtype]
+        return (float(ends[1]), (len(ends) - 3) / (float(ends[-2]) - float(ends[1]))) if self._even else (0.0, 0.0)
 
     def below(self, p: Array) -> Any:
         """How many thresholds each prediction is larger than; none for NaN. The thresholds are rounded to p's dtype."""
@@ -82,6 +94,12 @@ def count(positive: Array, p: Array, w: Array | None, thresholds: Thresholds, co
         if columns > 1:
             cell += np.tile(np.arange(0, cells * columns, cells), len(cell) // columns)
         histogram += np.bincount(cell, None if w is None else w[part], minlength=cells * columns)
+    return at_thresholds(histogram, thresholds, columns)
+
+
+def at_thresholds(histogram: Array, thresholds: Thresholds, columns: int) -> Array:
+    """The result of `count` from how many fell where: for each column the negatives, then the positives, by the thresholds below them."""
+    n = len(thresholds)
     histogram = histogram.reshape(columns, 2, n + 1)
     above = histogram[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
     not_above = histogram.cumsum(axis=-1)[..., :-1]
@@ -89,6 +107,40 @@ def count(positive: Array, p: Array, w: Array | None, thresholds: Thresholds, co
     for i, x in enumerate((above[:, 1], above[:, 0], not_above[:, 0], not_above[:, 1])):
         found[:, i, thresholds.order] = x
     return found[0] if columns == 1 else found.transpose(1, 2, 0)
+
+
+def gather(parts: list[tuple[Variable, int]], t: Array, p: Array, w: Array | None, thresholds: Thresholds, columns: int = 1,
+           lowest: bool = False) -> None:  # fmt: skip
+    """Add to each variable its row of `count`.
+
+    lowest: NaN and -inf count as the lowest finite number, for a device; the host has seen to that.
+    """
+    device = device_of(p)
+    if device is None:
+        counted = count(t.reshape(-1), p.reshape(-1), w, thresholds, columns)
+        for variable, i in parts:
+            variable.assign_add(counted[i].reshape(variable.shape))
+        return
+    from . import device as on_device
+
+    compared = np.dtype(np.float32 if is_float(p.dtype) and p.dtype.itemsize <= 4 or p.dtype.kind == "b" else np.float64)
+    first = parts[0][0]
+    name = "thresholds", compared.name, columns
+    if first.waiting is None or not first.waiting.fits(device, name) or first.waiting.parts[0][0] is not first:
+        for variable, _ in parts:
+            variable.settle()
+
+        def of_cells(i: int, variable: Variable) -> Any:
+            return lambda cells: at_thresholds(cells, thresholds, columns)[i].reshape(variable.shape)
+
+        cells = 2 * (len(thresholds) + 1) * columns
+        functions = [(variable, of_cells(i, variable)) for variable, i in parts]
+        pending = on_device.Cells(device, name, cells, functions, thresholds.ascending(compared))
+        for variable, _ in parts:
+            variable.waiting = pending
+    types = on_device.TYPES[t.dtype.name], on_device.TYPES[p.dtype.name], "float" if compared == np.float32 else "double"
+    begin, steps = thresholds.even(compared)
+    first.waiting.count(f"ByThreshold<{', '.join(types)}>", t, p, w, columns, first=begin, steps=steps, lowest=lowest)
 
 
 def best_k(p: Array, k: int) -> Array:
@@ -110,6 +162,12 @@ class ThresholdMetric(Metric):
     top_k: int | None = None
     class_id: int | None = None
     _bounds: Thresholds
+    _parts: list[tuple[Variable, int]]  # what each variable counts: of true and false positives, true and false negatives
+
+    def _count_in(self, **cells: int) -> list[Variable]:
+        """Variables of these names, one for each of these cells."""
+        self._parts = [(self.add_variable((len(self._bounds),), name=name), cell) for name, cell in cells.items()]
+        return [variable for variable, _ in self._parts]
 
     def _set_thresholds(self, thresholds: Any, default: float = 0.5) -> None:
         self.thresholds = thresholds
@@ -127,20 +185,21 @@ class ThresholdMetric(Metric):
                 raise ValueError(f"{name} must be None or a whole number >= {low}, got {shown(value)}")
         self.top_k, self.class_id = top_k, class_id
 
-    def _counts(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> Array:
-        positive, p = read(y_true, y_pred)
-        w = weights_of(p.shape, sample_weight, mask_of(y_pred, mask))
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
+        t, p = read(y_true, y_pred)
+        w = weights_of(p.shape, sample_weight, mask_of(y_pred, mask), device_of(p))
         if p.ndim < 2 and (self.top_k is not None or self.class_id is not None):
             name = "top_k" if self.class_id is None else "class_id"
             raise ValueError(f"y_pred must have an axis of classes where {name} is given, got shape {p.shape}")
         if self.top_k is not None:
-            p = np.where(best_k(p, self.top_k), p, np.array(-np.inf, p.dtype))
+            p = np.where(best_k(p, self.top_k), p, p.dtype.type(-np.inf))
         if self.class_id is not None:
             if self.class_id >= p.shape[-1]:
                 raise ValueError(f"class_id is {self.class_id}, but y_pred has classes 0 to {p.shape[-1] - 1}")
             w = None if w is None else w.reshape(p.shape)[..., self.class_id].reshape(-1)
-            positive, p = positive[..., self.class_id], p[..., self.class_id]
-        return count(positive.reshape(-1), p.reshape(-1), w, self._bounds)
+            t, p = t[..., self.class_id], p[..., self.class_id]
+        gather(self._parts, t, p, w, self._bounds)
 
     def _shaped(self, values: Any) -> Any:
         """One for each threshold; a number where there is one threshold."""
@@ -156,11 +215,7 @@ class _Count(ThresholdMetric):
     def __init__(self, thresholds: float | Sequence[float] | None = None, name: str | None = None, dtype: Any = None) -> None:
         super().__init__(dtype, name)
         self._set_thresholds(thresholds)
-        self.accumulator = self.add_variable((len(self._bounds),), name="accumulator")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
-        self.accumulator.assign_add(self._counts(y_true, y_pred, sample_weight, mask)[self._cell])
+        (self.accumulator,) = self._count_in(accumulator=self._cell)
 
     def result(self) -> Any:
         return self._shaped(self.accumulator.value)
@@ -204,14 +259,7 @@ class Precision(ThresholdMetric):
         super().__init__(dtype, name)
         self._set_selection(top_k, class_id)
         self._set_thresholds(thresholds, 0.5 if top_k is None else -np.inf)
-        self.true_positives = self.add_variable((len(self._bounds),), name="true_positives")
-        self.false_positives = self.add_variable((len(self._bounds),), name="false_positives")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
-        true_positives, false_positives, _, _ = self._counts(y_true, y_pred, sample_weight, mask)
-        self.true_positives.assign_add(true_positives)
-        self.false_positives.assign_add(false_positives)
+        self.true_positives, self.false_positives = self._count_in(true_positives=0, false_positives=1)
 
     def result(self) -> Any:
         hits = self.true_positives.value
@@ -228,14 +276,7 @@ class Recall(ThresholdMetric):
         super().__init__(dtype, name)
         self._set_selection(top_k, class_id)
         self._set_thresholds(thresholds, 0.5 if top_k is None else -np.inf)
-        self.true_positives = self.add_variable((len(self._bounds),), name="true_positives")
-        self.false_negatives = self.add_variable((len(self._bounds),), name="false_negatives")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
-        true_positives, _, _, false_negatives = self._counts(y_true, y_pred, sample_weight, mask)
-        self.true_positives.assign_add(true_positives)
-        self.false_negatives.assign_add(false_negatives)
+        self.true_positives, self.false_negatives = self._count_in(true_positives=0, false_negatives=3)
 
     def result(self) -> Any:
         hits = self.true_positives.value
@@ -254,18 +295,13 @@ class _BestAt(ThresholdMetric):
         self.num_thresholds = int(num_thresholds)
         bounds = np.arange(num_thresholds) / (num_thresholds - 1) if num_thresholds > 1 else np.array([0.5])
         self.thresholds, self._bounds = bounds.tolist(), Thresholds(bounds)
-        cells = "true_positives", "false_positives", "true_negatives", "false_negatives"
-        self._cells = [self.add_variable((self.num_thresholds,), name=cell) for cell in cells]
-        self.true_positives, self.false_positives, self.true_negatives, self.false_negatives = self._cells
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
-        for cell, counted in zip(self._cells, self._counts(y_true, y_pred, sample_weight, mask), strict=True):
-            cell.assign_add(counted)
+        self.true_positives, self.false_positives, self.true_negatives, self.false_negatives = self._count_in(
+            true_positives=0, false_positives=1, true_negatives=2, false_negatives=3
+        )
 
     def _rates(self) -> tuple[Array, Array, Array]:
         """Sensitivity (or recall), specificity, precision."""
-        tp, fp, tn, fn = (cell.value for cell in self._cells)
+        tp, fp, tn, fn = (cell.value for cell, _ in self._parts)
         return divide(tp, tp + fn), divide(tn, tn + fp), divide(tp, tp + fp)
 
     def _best(self, wanted: Array, constrained: Array) -> Any:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks, array, class_number, whole_numbers
+from ..call import adjust_ranks, array, class_number, device_labels, whole_numbers
+from ..devices import device_of
 from ..options import flag, number, shown
-from ..problem import Array
+from ..problem import NO_CLASS, Array
 from .confusion import divide
 from .metric import Metric, mask_of, weights_of
 
@@ -32,9 +33,20 @@ class _Matrix(Metric):
 
     def _count(self, t: Array, p: Array, sample_weight: Any, mask: Any) -> None:
         t, p = adjust_ranks(t, p)
-        w = weights_of(t.shape, sample_weight, mask)
+        device, k = device_of(p), self.num_classes
+        w = weights_of(t.shape, sample_weight, mask, device)
+        if device is not None:
+            from .device import Cells
+
+            matrix, name = self.total_confusion_matrix, ("classes", k)
+            if matrix.waiting is None or not matrix.waiting.fits(device, name):
+                matrix.settle()
+                matrix.waiting = Cells(device, name, k * k, [(matrix, lambda cells: cells.reshape(k, k))])
+            ignore = NO_CLASS if self.ignore_class is None else self.ignore_class
+            t, p = (x.astype(np.int64, copy=False) for x in (t, p))
+            matrix.waiting.count("ByClasses", t, p, w, classes=k, ignore=ignore)
+            return
         t, p = t.reshape(-1), p.reshape(-1)
-        k = self.num_classes
         counted = (t >= 0) & (t < k) & (p >= 0) & (p < k)
         if self.ignore_class is not None:
             counted &= t != self.ignore_class
@@ -48,6 +60,11 @@ class _Matrix(Metric):
         present = np.array(self.target_class_ids, np.intp)
         present = present[union[present] != 0]
         return np.float64(np.mean(divide(both, union)[present]) if len(present) else 0.0)
+
+
+def _class_numbers(name: str, x: Array) -> Any:
+    device = device_of(x)
+    return whole_numbers(name, x) if device is None else device_labels(device, x)
 
 
 class IoU(_Matrix):
@@ -83,7 +100,7 @@ class IoU(_Matrix):
 
     def _ids(self, name: str, x: Array, sparse: bool) -> Array:
         if sparse:
-            return whole_numbers(name, x)
+            return _class_numbers(name, x)  # type: ignore[no-any-return]
         if not x.ndim:
             raise ValueError(f"{name} must have an axis of classes, got a number")
         found: Array = np.argmax(x, axis=self.axis)
@@ -102,7 +119,7 @@ class BinaryIoU(_Matrix):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch of targets 0 and 1 and of scores. sample_weight: of y_pred's shape, or per sample."""
-        t, p = whole_numbers("y_true", array("y_true", y_true)), array("y_pred", y_pred)
+        t, p = _class_numbers("y_true", array("y_true", y_true)), array("y_pred", y_pred)
         self._count(t, (p >= self.threshold).astype(np.int64), sample_weight, mask_of(y_pred, mask))
 
 
