@@ -36,16 +36,22 @@ def add(backend: str, home: str, device: Callable[[], Any]) -> None:
     _HOMES[home] = backend
 
 
-def work_on(backend: str, y_true: Any, y_pred: Any) -> tuple[Any, bool]:
-    """The device on which a call is computed, or None for the host; and whether its arrays came from the host.
-
-    Arrays on a device are computed there. TypeError where y_true and y_pred are in different memories.
-    """
+def home_of(y_true: Any, y_pred: Any) -> Any:
+    """The device in whose memory both arrays are, or None. TypeError where they are in different memories."""
     homes = [device_of(x) for x in (y_true, y_pred)]
     if homes[0] is not homes[1]:
         one, other = ("y_true", "y_pred") if homes[0] is not None else ("y_pred", "y_true")
         kind = (homes[0] or homes[1]).backend
         raise TypeError(f"{one} is on a GPU, a {kind} array, but {other} is not: move one of them")
-    if homes[0] is not None:
-        return homes[0], False
+    return homes[0]
+
+
+def work_on(backend: str, y_true: Any, y_pred: Any) -> tuple[Any, bool]:
+    """The device on which a call is computed, or None for the host; and whether its arrays came from the host.
+
+    Arrays on a device are computed there. TypeError where y_true and y_pred are in different memories.
+    """
+    home = home_of(y_true, y_pred)
+    if home is not None:
+        return home, False
     return (DEVICES[backend](), True) if backend in DEVICES else (None, False)

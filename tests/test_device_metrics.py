@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulator.device import DEVICE
+from emulator.device import DEVICE, DeviceArray
 from test_metric_classes import CASES, DEVIATIONS, differences
 
 import lossfuncs
@@ -80,12 +80,12 @@ def test_a_batch_on_the_device_counts_as_on_the_host(kind: str, weights: str) ->
 def test_nothing_is_waited_for_before_a_variable_is_read(kind: str) -> None:
     metric = KINDS[kind]()
     on_device = [tuple(None if x is None else DEVICE.send(x) for x in batch) for batch in batches(np.float32, "per sample")]
-    before = DEVICE.waits
+    before = DeviceArray.waits
     for batch in on_device:
         metric.update_state(*batch)
-    assert DEVICE.waits == before
+    assert DeviceArray.waits == before
     metric.result()
-    assert DEVICE.waits > before
+    assert DeviceArray.waits > before
 
 
 def test_counts_are_the_same_bits_in_any_order_of_threads() -> None:
@@ -206,7 +206,7 @@ def test_ignored_labels_leave_the_mean_and_bad_ones_are_told() -> None:
 def test_one_array_on_the_host_is_an_error_that_says_so() -> None:
     t, p, w = batches(np.float32, "per sample")[0]
     for metric in (metrics.AUC(), metrics.MeanSquaredError(), metrics.MeanIoU(2), metrics.F1Score(threshold=0.5), metrics.R2Score()):
-        with pytest.raises(TypeError, match="^y_true is on a GPU, an emulated array, but y_pred is not: move one of them$"):
+        with pytest.raises(TypeError, match="^y_true is on a GPU, a emulated array, but y_pred is not: move one of them$"):
             metric.update_state(DEVICE.send(t), p)
         with pytest.raises(TypeError, match="^sample_weight is on a GPU, but y_pred is not: move one of them$"):
             metric.update_state(t, p, DEVICE.send(w))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..call import adjust_ranks
+from ..devices import device_of
 from ..losses.hinge import categorical_hinge, hinge, squared_hinge
 from ..losses.probabilistic import binary_crossentropy, categorical_crossentropy, kl_divergence, sparse_categorical_crossentropy
 from ..losses.regression import (
@@ -26,7 +27,7 @@ from .accuracy import (
     top_k_categorical_accuracy,
 )
 from .correlation import concordance_correlation, cosine_similarity, pearson_correlation
-from .metric import MeanMetricWrapper, weights_of
+from .metric import MeanMetricWrapper, sum_of, weights_of
 
 
 class Accuracy(MeanMetricWrapper):
@@ -89,9 +90,9 @@ class RootMeanSquaredError(MeanMetricWrapper):
         weighted = [np.ndim(x) for x in (sample_weight, mask) if x is not None]
         if y_pred.ndim > 1 and weighted and max(weighted) >= y_pred.ndim:  # every element may weigh otherwise: each is a row
             t, p = adjust_ranks(y_true, y_pred)
-            w: Any = weights_of(p.shape, sample_weight, mask)
+            w: Any = weights_of(p.shape, sample_weight, mask, device_of(p))
             total = mean_squared_error(t.reshape(-1, 1), p.reshape(-1, 1), sample_weight=w, reduction="sum")
-            self._add(total, float(np.sum(w)), p.size / p.shape[0] if p.size else 1.0)
+            self._add(total, sum_of(w), p.size / p.shape[0] if p.size else 1.0)
         else:
             super()._update(y_true, y_pred, sample_weight, mask)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks, array, is_float
+from ..call import adjust_ranks, is_float
 from ..devices import device_of
 from ..options import number, shown
 from ..problem import Array
-from .metric import Metric, Variable, mask_of, weights_of
+from .metric import Metric, Variable, both, mask_of, weights_of
 
 
 def divide(a: Any, b: Any) -> Any:
@@ -22,7 +22,7 @@ def divide(a: Any, b: Any) -> Any:
 
 def read(y_true: Any, y_pred: Any) -> tuple[Array, Array]:
     """Which targets are positive (not 0), and the predictions in float32 or float64: in what Keras compares them in, or exactly."""
-    t, p = adjust_ranks(array("y_true", y_true), array("y_pred", y_pred))
+    t, p = adjust_ranks(*both(y_true, y_pred))
     single = is_float(p.dtype) and p.dtype.itemsize <= 4 or p.dtype.kind == "b"
     if device_of(p) is not None:  # there the kernel reads them as they are
         return t, p

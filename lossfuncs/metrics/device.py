@@ -57,7 +57,7 @@ def note(device: gpu.Device, bad: Any) -> None:
 
 
 class Pending:
-    """Numbers on a device that variables do not have yet. The names that subclasses give: what they can be added to later batches of."""
+    """Numbers on a device that variables do not have yet. `name` tells what later batches may be added to them."""
 
     def __init__(self, device: gpu.Device, name: Hashable) -> None:
         self.device, self.name = device, (device.backend, device.place(), name)
@@ -135,6 +135,8 @@ class Cells(Pending):
             _launch(device, "add_cells(a)", "Finishing", _grid(device, self.cells), finish + struct.pack("<Q", into))
 
     def settle(self) -> None:
+        for variable, _ in self.parts:
+            variable.waiting = None
         counts = self.device.fetch(self.counts)
         found = [counts.astype(np.float64)]
         if self.sums is not None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks, array, device_labels, whole_numbers
+from ..call import adjust_ranks, device_labels, whole_numbers
 from ..devices import device_of
 from ..options import shown
 from ..problem import Array
 from .confusion import divide
-from .metric import Metric, Variable, mask_of, weights_of
+from .metric import Metric, Variable, both, mask_of, weights_of
 
 AVERAGES = (None, "micro", "macro", "weighted")
 CELLS = ("true_positives", "false_positives", "false_negatives", "intermediate_weights")
@@ -51,7 +51,7 @@ class FBetaScore(Metric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch. sample_weight: per sample, or of y_pred's shape."""
-        t, p = self._read(array("y_true", y_true), array("y_pred", y_pred))
+        t, p = self._read(*both(y_true, y_pred))
         given = weights_of(p.shape, sample_weight, mask_of(y_pred, mask), device_of(p))
         w = 1.0 if given is None else given.reshape(p.shape)
         axis = None if self.average == "micro" else 0

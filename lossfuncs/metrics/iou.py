@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks, array, class_number, device_labels, whole_numbers
+from ..call import adjust_ranks, class_number, device_labels, whole_numbers
 from ..devices import device_of
 from ..options import flag, number, shown
 from ..problem import NO_CLASS, Array
 from .confusion import divide
-from .metric import Metric, mask_of, weights_of
+from .metric import Metric, both, mask_of, weights_of
 
 
 class _Matrix(Metric):
@@ -94,8 +94,8 @@ class IoU(_Matrix):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch. sample_weight: of the shape of the class numbers, or per sample."""
-        t = self._ids("y_true", array("y_true", y_true), self.sparse_y_true)
-        p = self._ids("y_pred", array("y_pred", y_pred), self.sparse_y_pred)
+        t, p = both(y_true, y_pred)
+        t, p = self._ids("y_true", t, self.sparse_y_true), self._ids("y_pred", p, self.sparse_y_pred)
         self._count(t, p, sample_weight, mask_of(y_pred, mask))
 
     def _ids(self, name: str, x: Array, sparse: bool) -> Array:
@@ -119,8 +119,8 @@ class BinaryIoU(_Matrix):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch of targets 0 and 1 and of scores. sample_weight: of y_pred's shape, or per sample."""
-        t, p = _class_numbers("y_true", array("y_true", y_true)), array("y_pred", y_pred)
-        self._count(t, (p >= self.threshold).astype(np.int64), sample_weight, mask_of(y_pred, mask))
+        t, p = both(y_true, y_pred)
+        self._count(_class_numbers("y_true", t), (p >= self.threshold).astype(np.int64), sample_weight, mask_of(y_pred, mask))
 
 
 class MeanIoU(IoU):

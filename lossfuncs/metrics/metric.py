@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..call import RowsCall, array, complete, spread
-from ..devices import device_of
+from ..devices import device_of, home_of
 from ..dispatch import current_backend, prepare
 from ..options import shown
 from ..problem import Array, Task
@@ -101,7 +101,8 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
         with np.errstate(invalid="ignore", over="ignore"):
             self._sum = high + more
             second = self._sum - high
-            self._rest = self._rest + ((high - (self._sum - second)) + (more - second) + rest)
+            lost = (high - (self._sum - second)) + (more - second) + rest
+            self._rest = self._rest + np.where(np.isfinite(self._sum), lost, 0.0)
         return self
 
     def _add_on(self, device: Any, value: Any) -> Self:
@@ -349,6 +350,12 @@ def _dtype_name(dtype: Any) -> str:
     return name
 
 
+def both(y_true: Any, y_pred: Any) -> tuple[Array, Array]:
+    """The two as arrays, which are in one memory."""
+    home_of(y_true, y_pred)
+    return array("y_true", y_true), array("y_pred", y_pred)
+
+
 def weights_of(shape: tuple[int, ...], sample_weight: Any, mask: Any, device: Any = None) -> Any:
     """Flat float64 weights of values of that shape, 0 where the mask is false; None where every value counts once. For a device: on it."""
     if mask is None:
@@ -456,7 +463,7 @@ class MeanMetricWrapper(Mean):
                     y_true, y_pred = y_true.reshape(-1, 1), y_pred.reshape(-1, 1)
                 self._add(self._fn(y_true, y_pred, reduction="sum", **self._given), *known)
                 return
-        self._update(array("y_true", y_true), array("y_pred", y_pred), sample_weight, mask)
+        self._update(*both(y_true, y_pred), sample_weight, mask)
 
     def _update(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> None:
         entry, t, p = self._fn.entry, y_true, y_pred

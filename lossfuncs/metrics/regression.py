@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks, array
+from ..call import adjust_ranks
 from ..devices import device_of
 from ..options import count, shown
 from ..problem import Array
 from .confusion import divide
-from .metric import Metric, Variable, mask_of, weights_of
+from .metric import Metric, Variable, both, mask_of, weights_of
 
 AGGREGATIONS = (None, "uniform_average", "variance_weighted_average")
 SUMS = ("count", "mean", "spread", "residual")
@@ -46,7 +46,7 @@ class R2Score(Metric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch (N, C) or (N,). sample_weight: per sample, or of y_pred's shape."""
-        t, p = (x.astype(np.float64) for x in adjust_ranks(array("y_true", y_true), array("y_pred", y_pred)))
+        t, p = (x.astype(np.float64) for x in adjust_ranks(*both(y_true, y_pred)))
         if p.ndim not in (1, 2) or p.shape[1:] == (0,):
             raise ValueError(f"y_pred must have shape (samples, columns), got shape {p.shape}")
         device = device_of(p)
