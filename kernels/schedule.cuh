@@ -7,8 +7,8 @@
 //     pieces    many blocks for each row: one launch a pass, the last block of a row adds up in fixed order. The total of a pointwise loss
 //               is one long row.
 //
-// Sums are added in double, in an order that depends on the shape and the alignment alone. A vector's elements are added in the computing
-// type before. Where t, p and the derivatives do not lie at the same place of a 16-byte vector, elements are read one by one.
+// Sums are added in double, in an order that depends on the shape and the alignment alone; of half types a vector's elements are added in
+// float before, for there are too many of them to widen each once more. Where t, p and the derivatives do not lie at the same place of a 16-byte vector, elements are read one by one.
 #pragma once
 #include "rows.cuh"
 
@@ -107,12 +107,17 @@ template <class T, int K> DEVICE T number(const Numbers<T, K>& x, int k) { retur
 template <class C> DEVICE C infinity() { return C(bits_to_float(0x7f800000)); }
 template <class C> DEVICE C not_a_number() { return C(bits_to_float(0x7fc00000)); }
 
-template <class C, class P, int I> struct Sums {
+// In what the elements of a vector are added.
+template <class E> struct Adding { typedef double type; };
+template <> struct Adding<float16> { typedef float type; };
+template <> struct Adding<bfloat16> { typedef float type; };
+
+template <class E, class C, class P, int I> struct Sums {
     double x[P::size];
     DEVICE static Sums none() { return {}; }
     template <int K, class L> DEVICE void add(const L& f, const double* s, i64, const C (&t)[K], const C (&p)[K]) {
         typedef decltype(number(of(f, s, C(1), C(1)), 0)) R;  // C, or double where the loss wants it
-        R part[P::size] = {};
+        typename Adding<E>::type part[P::size] = {};
 #pragma unroll
         for (int j = 0; j < K; j++) {
             if (P::op == DOT && t[j] == C(0)) continue;  // brings 0, whatever the term is
@@ -181,7 +186,7 @@ template <class E, class C, class P, int I> struct Exponentials {
             x[j] = number(f.terms(At<I>(), s, t[j], p[j]), 0);
             top = j ? fmax(top, x[j]) : x[j];
         }
-        C part = C(0);
+        typename Adding<E>::type part = 0;
         if (top < m) {  // nearly always: no new maximum, nor one once more
 #pragma unroll
             for (int j = 0; j < K; j++) part += exponential(x[j] - m);
@@ -192,7 +197,7 @@ template <class E, class C, class P, int I> struct Exponentials {
 #pragma unroll
         for (int j = 0; j < K; j++) {
             equal += x[j] == top;
-            part += x[j] == top ? C(0) : exponential(x[j] - top);
+            if (x[j] != top) part += exponential(x[j] - top);
         }
         merge({(double)part + (equal - 1), top, C(0)});
     }
@@ -251,7 +256,7 @@ struct Tally {
     DEVICE void merge(const Tally& other) { x += other.x; }
 };
 
-template <class E, class C, class P, int I> struct StateOf { typedef Sums<C, P, I> type; };
+template <class E, class C, class P, int I> struct StateOf { typedef Sums<E, C, P, I> type; };
 template <class E, class C, int K, int I> struct StateOf<E, C, Max<K>, I> { typedef Maxima<C, Max<K>, I> type; };
 template <class E, class C, int K, int I> struct StateOf<E, C, Top<K>, I> { typedef Maxima<C, Top<K>, I> type; };
 template <class E, class C, int I> struct StateOf<E, C, LogSumExp, I> { typedef Exponentials<E, C, LogSumExp, I> type; };

@@ -136,11 +136,13 @@ def prepare(function: Any, y_true: Any, y_pred: Any, options: dict[str, Any], sa
     device, came_from_host = work_on(current_backend(), y_true, y_pred)
     if came_from_host:
         y_pred, labels = array("y_pred", y_pred), array("y_true", y_true)
-        if entry.targets in ("index", "label", "sequence"):
+        if entry.targets in ("label", "sequence"):
             labels = whole_numbers("y_true", labels)
         y_true, y_pred = (device.send(x.astype(x.dtype.newbyteorder("="), copy=False)) for x in (labels, y_pred))
     call: Call = entry.call(function, entry, complete(function, options), y_true, y_pred, sample_weight)
     call.reduce(reduction, sample_weight)
     if came_from_host:
+        if entry.targets == "index":
+            whole_numbers("y_true", labels)
         call.host_labels = labels
     return call
