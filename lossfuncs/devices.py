@@ -42,7 +42,7 @@ def home_of(y_true: Any, y_pred: Any) -> Any:
     if homes[0] is not homes[1]:
         one, other = ("y_true", "y_pred") if homes[0] is not None else ("y_pred", "y_true")
         kind = (homes[0] or homes[1]).backend
-        raise TypeError(f"{one} is on a GPU, a {kind} array, but {other} is not: move one of them")
+        raise TypeError(f"{one} is an array of {kind!r}, on its device, but {other} is not: move one of them")
     return homes[0]
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .call import Call, array, host_result, spread
+from .devices import DEVICES
 from .problem import NO_CLASS, Array, Problem, Task
 from .rows import Rows
 
@@ -121,6 +122,14 @@ def bad_row(device: Device) -> int | None:
         return None
     status[...] = NO_ROW
     return row
+
+
+def check_labels() -> None:
+    """ValueError if a label was out of range on a current device since this was last asked."""
+    for backend in {backend for backend, _ in _kept}:
+        row = bad_row(DEVICES[backend]())
+        if row is not None:
+            raise ValueError(f"y_true had a label out of range in row {row} of a call on the GPU; the row's value and gradient are NaN")
 
 
 # ---- kernels
