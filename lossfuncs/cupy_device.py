@@ -20,8 +20,8 @@ class _Arguments(threading.local):
 
     def __init__(self) -> None:
         self.struct = ctypes.create_string_buffer(1024)
-        self.address = ctypes.addressof(self.struct)
-        self.pointers = (ctypes.c_void_p * 1)(self.address)
+        self.view = memoryview(self.struct).cast("B")
+        self.pointers = (ctypes.c_void_p * 1)(ctypes.addressof(self.struct))
         self.list = ctypes.addressof(self.pointers)
 
 
@@ -100,9 +100,9 @@ class CuPyDevice:
         function.max_dynamic_shared_size_bytes = self.shared
         return module, function, function.kernel.ptr  # the first two keep the third alive
 
-    def launch(self, compiled: Any, grid: int, block: int, shared: int, arguments: bytes, stream: int) -> None:
+    def launch(self, compiled: Any, grid: int, block: int, shared: int, arguments: bytes | bytearray, stream: int) -> None:
         ours = self._arguments
-        ctypes.memmove(ours.address, arguments, len(arguments))
+        ours.view[: len(arguments)] = arguments
         self._launch(compiled[2], grid, 1, 1, block, 1, 1, shared, stream, ours.list, 0)
 
 

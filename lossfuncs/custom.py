@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -124,7 +124,7 @@ def check(
     call = RowsCall(loss, loss.entry, complete(loss, parameters), y_true, y_pred, None)  # type: ignore[attr-defined]
     t, p = (np.asarray(x, np.float64).reshape(-1) for x in (call.t, call.p))
     h = 6e-6 * np.maximum(np.abs(p), 1.0)  # the cube root of the rounding error: central differences are good to its square
-    value, slope, curve = loss.scalars
+    value, slope, curve = loss.scalars  # type: ignore[attr-defined]
     for which, derivative, of in (("slope", slope, value), ("curve", curve, slope)):
         if derivative is None or of is None:
             continue

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .call import array, gpu_backend, host_result, spread
+from .devices import MET, at_once, remember
 from .dispatch import current_backend, prepare
 from .options import shown
 from .problem import Array, Task
@@ -61,10 +62,20 @@ def grad_and_hess(
 
 def _derive(order: int, loss: Any, y_true: Any, y_pred: Any, upstream: Any, outs: tuple[Any, ...], sample_weight: Any,
             reduction: str | None, options: dict[str, Any]) -> tuple[Any, list[Array]]:  # fmt: skip
+    simple = order == 1 and outs[0] is None and upstream is None and sample_weight is None
+    if simple and type(y_pred) in MET:
+        result = at_once(loss, 1, y_true, y_pred, reduction, options)
+        if result is not None:
+            return result  # type: ignore[no-any-return]
     call = prepare(_function(loss), y_true, y_pred, options, sample_weight, reduction)
     call.check_order(order)
     if call.device is not None:
-        return gpu_backend().derive(call, upstream, outs)  # type: ignore[no-any-return]
+        gpu = gpu_backend()
+        found = gpu.derive(call, upstream, outs)
+        again = gpu.shortcut(call, 1) if simple and call.host_labels is None else None
+        if again is not None:
+            remember(loss, 1, y_true, y_pred, reduction, options, again)
+        return found  # type: ignore[no-any-return]
     derivatives = [host_result(call, out) for out in outs]
     if _overlap(derivatives, y_true, y_pred):
         value, apart = _derive(order, loss, y_true, y_pred, upstream, (None,) * order, sample_weight, reduction, options)

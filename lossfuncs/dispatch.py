@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .call import REQUIRED, Call, array, complete, gpu_backend, whole_numbers
-from .devices import DEVICES, work_on
+from .devices import DEVICES, MET, at_once, remember, work_on
 from .problem import Array, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,7 +80,11 @@ def public(function: F) -> F:
     @functools.wraps(function)
     def call(y_true: Any, y_pred: Any, *args: Any, sample_weight: Any = None, reduction: str | None = None, **options: Any) -> Any:
         key = None
-        if type(y_true) is np.ndarray and type(y_pred) is np.ndarray and sample_weight is None and not args:
+        if type(y_pred) in MET and sample_weight is None and not args:
+            result = at_once(call, 0, y_true, y_pred, reduction, options)
+            if result is not None:
+                return result
+        elif type(y_true) is np.ndarray and type(y_pred) is np.ndarray and sample_weight is None and not args:
             kinds = tuple((name, type(value), value) for name, value in options.items()) if options else ()
             key = (y_true.shape, y_pred.shape, y_true.dtype, y_pred.dtype, reduction, _chosen.get(), kinds)
             try:
@@ -95,7 +99,12 @@ def public(function: F) -> F:
             options = _named(call, args, options)
         ready = prepare(call, y_true, y_pred, options, sample_weight, reduction)
         if ready.device is not None:
-            return gpu_backend().result(ready)
+            gpu = gpu_backend()
+            result = gpu.result(ready)
+            again = gpu.shortcut(ready, 0) if sample_weight is None and ready.host_labels is None else None
+            if again is not None:
+                remember(call, 0, y_true, y_pred, reduction, options, again)
+            return result
         backend = current_backend()
         if ready.reduction is None:
             values = np.empty(ready.m, ready.dtype)

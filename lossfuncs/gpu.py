@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 import struct
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -75,7 +75,7 @@ class Device(Protocol):
     def compile(self, kernel: Kernel) -> Any:
         """What `launch` takes for it. ValueError with the compiler's first line where the text is wrong."""
 
-    def launch(self, compiled: Any, grid: int, block: int, shared: int, arguments: bytes, stream: int) -> None:
+    def launch(self, compiled: Any, grid: int, block: int, shared: int, arguments: bytes | bytearray, stream: int) -> None:
         """Run it: `grid` blocks of `block` threads with that many bytes of dynamic shared memory; arguments is the struct."""
 
 
@@ -277,8 +277,56 @@ def _agreeing(operands: list[Operand | None]) -> list[Operand] | None:
 
 # ---- running
 
-# The fields of `Task` in kernels/schedule.cuh: four operands, ten addresses, six counts, ten numbers, four switches.
+# The fields of `Task` in kernels/schedule.cuh: four operands, ten addresses, six counts, ten numbers, four switches; and where the
+# addresses are that differ from one call of a kind to the next.
 PACKED = struct.Struct("<" + "Qqqq" * 4 + "10Q" + "6q" + "10d" + "4i")
+ADDRESS = struct.Struct("<Q")
+WORKSPACE = struct.Struct("<QQ")
+AT_T, AT_P, AT_GRADIENT, AT_LABELS, AT_VALUES, AT_TOTAL, AT_WORKSPACE = 0, 32, 64, 128, 136, 144, 184
+
+
+class Plan(NamedTuple):
+    """How a task on rows of these shapes is launched: all kernels with the same arguments."""
+
+    kernels: tuple[Any, ...]  # compiled
+    grid: int
+    block: int
+    shared: int
+    numbers: int  # doubles of workspace
+    schedule: Schedule
+    one_row: bool  # all rows are one, of as many elements
+
+
+def plan(device: Device, problem: Problem, order: int, total: bool, weighted: bool, flat: bool, step: bool, inner: bool) -> Plan:
+    """The plan; flat, step and inner as in `choose`. Compiles what is not yet."""
+    schedule = choose(device, problem, order, total, weighted, flat, step, inner)
+    rows, m, n, labelled = problem.rows, problem.m, problem.n, problem.labelled
+    whole = rows.pointwise and not labelled  # in one read
+    one_row, passes, shared = False, [0], 0
+    if schedule.source == "PIECES":
+        one_row = flat and total and not weighted and whole
+        m = 1 if one_row else m
+        grid = m * schedule.per_tile
+        numbers = m * (sum(one.size for one in rows.passes) + 1) + 8 * grid
+        passes = collective(rows, labelled, order)
+        if order and not whole:
+            passes = [*passes, len(rows.passes)]
+    else:
+        per_tile = schedule.per_tile if schedule.source == "TILE" else schedule.block // schedule.width
+        grid = numbers = min(-(-m // per_tile), 8 * device.processors if total else (1 << 31) - 1)
+        if schedule.source == "TILE":
+            room = per_tile * n * problem.dtype.itemsize
+            shared = (1 + (not labelled) + (order == 2)) * (-(-room // 16) * 16 + 16)
+    compiled, parameters = kept(device).compiled, len(problem.parameters)
+    kernels = []
+    for index in passes:
+        key = rows, problem.dtype, labelled, order, schedule[:3], index
+        found = compiled.get(key)
+        if found is None:
+            text = rows_kernel(rows, problem.dtype.name, labelled, order, parameters, schedule, index)
+            found = compiled[key] = device.compile(text)
+        kernels.append(found)
+    return Plan(tuple(kernels), grid, schedule.block, shared, numbers if total or schedule.source == "PIECES" else 0, schedule, one_row)
 
 
 def run(device: Device, problem: Problem, task: Task) -> Any:
@@ -297,7 +345,7 @@ def run(device: Device, problem: Problem, task: Task) -> Any:
         assert found is not None
     step, inner = any(x.step != 1 for x in found), found[0].inner
     flat = inner == 1 and not step and all(x.outer == n for x in found)
-    schedule = choose(device, problem, order, task.total, task.weights is not None, flat, step, inner != 1)
+    how = plan(device, problem, order, task.total, task.weights is not None, flat, step, inner != 1)
 
     values = task.values
     if values is not None and values.dtype != problem.dtype:
@@ -305,17 +353,47 @@ def run(device: Device, problem: Problem, task: Task) -> Any:
     total = device.empty((), np.float64) if task.total else None
     operands = [NOTHING, *found] if problem.labelled else [found[1], found[0], *found[2:]]
     operands += [NOTHING] * (4 - len(operands))
-    rows, length = m, n
-    if schedule.source == "PIECES" and flat and task.total and task.weights is None and problem.rows.pointwise and not problem.labelled:
-        operands = [x._replace(outer=m * n) for x in operands]
-        rows, n = 1, m * n
-    _launch(device, problem, task, schedule, operands, rows, n, length, inner, values, total)
+    arguments = bytearray(_packed(device, problem, task, how, operands, inner, values, total))
+    _go(device, how, arguments)
     if values is not task.values and task.values is not None:
         task.values[...] = values
     for d, x in zip(task.derivatives, into, strict=True):
         if d is not x:
             d[...] = x
     return total
+
+
+def _go(device: Device, how: Plan, arguments: bytearray) -> None:
+    """Launch the kernels of a plan."""
+    stream = device.stream()
+    if how.numbers:
+        WORKSPACE.pack_into(arguments, AT_WORKSPACE, *kept(device).workspace(device, stream, how.numbers))
+    for kernel in how.kernels:
+        device.launch(kernel, how.grid, how.block, how.shared, arguments, stream)
+
+
+def _packed(device: Device, problem: Problem, task: Task, how: Plan, operands: list[Operand], inner: int, values: Any,
+            total: Any) -> bytes:  # fmt: skip
+    """The arguments, but for the workspace."""
+    m, n, a = problem.m, problem.n, problem.parameters
+    if how.one_row:
+        operands = [x._replace(outer=m * n) for x in operands]
+
+    def address(x: Any) -> int:
+        return 0 if x is None else device.address(x)
+
+    def wide(x: Any) -> int:
+        return int(x is not None and x.dtype.itemsize == 8)
+
+    late = hasattr(task.divisor, "dtype")
+    return PACKED.pack(
+        *(number for x in operands for number in x[:4]),
+        address(problem.t) if problem.labelled else 0, address(values), address(total), address(task.weights), address(task.value_weights),
+        address(task.divisor) if late else 0, address(task.parameters), 0, 0, device.address(kept(device).status),
+        1 if how.one_row else m, m * n if how.one_row else n, inner, n, problem.ignore, how.schedule.per_tile,
+        task.scale, 1.0 if late else task.divisor, *a, *(0.0,) * (8 - len(a)),
+        wide(problem.t) if problem.labelled else 0, wide(task.weights), wide(task.value_weights), int(problem.free_labels),
+    )  # fmt: skip
 
 
 def _as(x: Any, dtype: Any) -> Any:
@@ -333,53 +411,48 @@ def _too_few(operands: list[Operand], m: int, n: int) -> bool:
     return apart and not (beside and m >= 256) and n > 1
 
 
-def _launch(device: Device, problem: Problem, task: Task, schedule: Schedule, operands: list[Operand], m: int, n: int, length: int,
-            inner: int, values: Any, total: Any) -> None:  # fmt: skip
-    here, stream, order, a = kept(device), device.stream(), len(task.derivatives), problem.parameters
-    pieces = schedule.source == "PIECES"
-    shared = 0
-    if pieces:
-        grid = m * schedule.per_tile
-        size = sum(one.size for one in problem.rows.passes)
-        numbers = m * (size + 1) + 8 * grid
-    else:
-        teams = schedule.block // schedule.width
-        per_tile = schedule.per_tile if schedule.source == "TILE" else teams
-        tiles = -(-m // per_tile)
-        grid = min(tiles, 8 * device.processors if total is not None else (1 << 31) - 1)
-        numbers = grid
-        if schedule.source == "TILE":
-            room = per_tile * n * problem.dtype.itemsize
-            shared = (1 + (not problem.labelled) + (order == 2)) * (-(-room // 16) * 16 + 16)
-    partials, tickets = here.workspace(device, stream, numbers)
+def shortcut(call: Any, order: int) -> Callable[[Any, Any], Any] | None:
+    """The same call, without weights, `upstream` and `out`, for other arrays of the same shapes and dtypes in C order.
 
-    def address(x: Any) -> int:
-        return 0 if x is None else device.address(x)
+    All that does not depend on addresses is worked out here. None if there is no such way; the function itself gives None on another
+    device than this one.
+    """
+    problem = getattr(call, "problem", None)
+    if problem is None or problem.m * problem.n == 0 or call.labels01 or call.by_class or call.order is not None:
+        return None
+    if problem.ignore != NO_CLASS and call.reduction not in (None, "sum"):  # the divisor depends on the labels
+        return None
+    device, dtype, labelled = call.device, call.dtype, problem.labelled
+    if problem.p.size != call.y_pred.size or {problem.dtype, call.y_pred.dtype} != {dtype}:
+        return None
+    if call.y_true.dtype not in ((np.int32, np.int64) if labelled else (dtype,)):
+        return None
+    n, shape, full = problem.n, call.shape, call.y_pred.shape
+    total = call.reduction is not None
+    how = plan(device, problem, order, total, False, True, False, False)
+    row = Operand(0, n, 0, 1, 1)
+    operands = [NOTHING if labelled else row, row, row if order else NOTHING, NOTHING]
+    template = _packed(device, problem, Task(total, divisor=divisor(call) if total else 1.0), how, operands, 1, None, None)
+    place, at_t = device.place(), AT_LABELS if labelled else AT_T
+    result = ((), np.float64, AT_TOTAL) if total else (shape, dtype, AT_VALUES)
 
-    def wide(x: Any) -> int:
-        return int(x is not None and x.dtype.itemsize == 8)
+    def again(t: Any, p: Any) -> Any:
+        if device.place() != place:
+            return None
+        arguments = bytearray(template)
+        value = device.empty(result[0], result[1])
+        ADDRESS.pack_into(arguments, at_t, device.address(t))
+        ADDRESS.pack_into(arguments, AT_P, device.address(p))
+        ADDRESS.pack_into(arguments, result[2], device.address(value))
+        if not order:
+            _go(device, how, arguments)
+            return value
+        gradient = device.empty(full, dtype)
+        ADDRESS.pack_into(arguments, AT_GRADIENT, device.address(gradient))
+        _go(device, how, arguments)
+        return value, [gradient]
 
-    late = hasattr(task.divisor, "dtype")
-    packed = PACKED.pack(
-        *(number for x in operands for number in x[:4]),
-        address(problem.t) if problem.labelled else 0, address(values), address(total), address(task.weights), address(task.value_weights),
-        address(task.divisor) if late else 0, address(task.parameters), partials, tickets, device.address(here.status),
-        m, n, inner, length, problem.ignore, schedule.per_tile,
-        task.scale, 1.0 if late else task.divisor, *a, *(0.0,) * (8 - len(a)),
-        wide(problem.t) if problem.labelled else 0, wide(task.weights), wide(task.value_weights), int(problem.free_labels),
-    )  # fmt: skip
-    passes: list[int] = [0]
-    if pieces:
-        passes = collective(problem.rows, problem.labelled, order)
-        if order and not (problem.rows.pointwise and not problem.labelled):
-            passes = [*passes, len(problem.rows.passes)]
-    for index in passes:
-        key = problem.rows, problem.dtype, problem.labelled, order, schedule[:3], index
-        compiled = here.compiled.get(key)
-        if compiled is None:
-            text = rows_kernel(problem.rows, problem.dtype.name, problem.labelled, order, len(a), schedule, index)
-            compiled = here.compiled[key] = device.compile(text)
-        device.launch(compiled, grid, schedule.block, shared, packed, stream)
+    return again
 
 
 # ---- calls

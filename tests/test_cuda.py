@@ -225,6 +225,23 @@ def test_no_call_on_device_arrays_waits_for_the_device(entry: Entry, options: di
     assert results[0].dtype == np.float32 and results[1].dtype == np.float64
 
 
+@pytest.mark.parametrize(("entry", "options"), BASES)
+def test_a_repeated_call_computes_anew(entry: Entry, options: dict[str, Any]) -> None:
+    shape = (12, 9) if entry.shape != "element" else (108,)
+    draws = [inputs(entry, options, shape, seed=seed) for seed in (0, 1, 2)]
+    for reduction in (None, "sum", "mean"):
+        wanted = [entry.function(t, p, **options, reduction=reduction) for t, p in draws]  # of the host's arrays: never repeated
+        got = [entry.function(*device(t, p), **options, reduction=reduction).get() for t, p in draws]
+        assert [bits(x) for x in got] == [bits(x) for x in wanted]
+        if possible(entry, options, "gradient"):
+            pairs = [lossfuncs.value_and_grad(entry.function, t, p, **options, reduction=reduction) for t, p in draws]
+            again = [lossfuncs.value_and_grad(entry.function, *device(t, p), **options, reduction=reduction) for t, p in draws]
+            assert [bits(x.get()) for pair in again for x in pair] == [bits(x) for pair in pairs for x in pair]
+    t, p = draws[0]
+    strided = DEVICE.send(np.repeat(p, 2, axis=-1))[..., ::2]  # of the same shape, but otherwise laid out
+    np.testing.assert_allclose(entry.function(DEVICE.send(t), strided, **options).get(), entry.function(t, p, **options), rtol=1e-6)
+
+
 @pytest.mark.parametrize("n", [5, 70, 1501, 70_001])
 @pytest.mark.parametrize("bad", [-1, -(2**40), 2**40, "n"])
 def test_a_label_out_of_range_reads_nothing_and_is_told_when_asked(n: int, bad: int | str) -> None:
