@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
+import os
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -206,6 +208,8 @@ class EmulatedDevice:
         return 0
 
     def compile(self, kernel: Any) -> program.Kernel:
+        if kernel.name in _prepared:
+            return _prepared[kernel.name]
         try:
             return program.compile(kernel.text, [kernel.name], SOURCES)[kernel.name]
         except program.CompileError as error:
@@ -216,6 +220,24 @@ class EmulatedDevice:
         compiled.launch((grid,), (block,), shared, arguments, self.schedule, self.blocks)
 
 
+
+
+_prepared: dict[str, program.Kernel] = {}
+
+
+def prepare(kernels: Iterable[Any], together: int = 8) -> None:
+    """Compile what will be asked for, several kernels in one file and several files at once: for less than one by one."""
+    wanted = sorted(kernels, key=lambda kernel: kernel.name)
+    groups = [wanted[i : i + together] for i in range(0, len(wanted), together)]
+
+    def load(group: list[Any]) -> dict[str, program.Kernel]:
+        return program.compile("".join(kernel.text for kernel in group), [kernel.name for kernel in group], SOURCES)
+
+    if groups:
+        _prepared.update(load(groups[0]))  # precompiles what they include
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(load, groups[1:]):
+            _prepared.update(found)
 
 
 DEVICE = EmulatedDevice()
