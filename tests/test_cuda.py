@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -338,3 +344,26 @@ def test_memory_of_two_kinds_is_refused_in_a_sentence() -> None:
         lossfuncs.mean_squared_error(t, t, sample_weight=p[:, 0])
     with pytest.raises(ValueError, match="^out must be an array on the GPU as y_pred is, got ndarray$"):
         lossfuncs.value_and_grad("mse", p, p, out=t)
+
+
+# The package.
+
+
+def test_a_wheel_brings_every_kernel_source(tmp_path: Path) -> None:
+    root = Path(lossfuncs.__file__).parent.parent
+    copied = tmp_path / "source"
+    for name in ("lossfuncs", "kernels"):
+        shutil.copytree(root / name, copied / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, copied / name)
+    build = [sys.executable, "-c", "import setuptools.build_meta as b, sys; print(b.build_wheel(sys.argv[1]))", str(tmp_path)]
+    done = subprocess.run(build, cwd=copied, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = {name for name in wheel.namelist() if name.startswith("lossfuncs/kernels/")}
+        wheel.extractall(tmp_path / "installed")
+    assert names == {f"lossfuncs/kernels/{path.name}" for path in gpu.SOURCES.glob("*.cuh")}
+    found = [sys.executable, "-c", "import lossfuncs.gpu; print(lossfuncs.gpu.SOURCES)"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    where = subprocess.run(found, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert where.stdout.strip() == str(tmp_path / "installed" / "lossfuncs" / "kernels"), where.stderr
