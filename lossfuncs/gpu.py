@@ -88,6 +88,7 @@ class Kept:
     def __init__(self, device: Device) -> None:
         self.compiled: dict[Hashable, Any] = {}
         self.workspaces: dict[int, tuple[Any, Any]] = {}  # by stream
+        self.outgrown: list[Any] = []  # a captured CUDA graph may still write there
         self.status = device.zeros((1,), np.uint64)
         self.status[...] = NO_ROW
 
@@ -95,6 +96,8 @@ class Kept:
         """Addresses of that many doubles, and of tickets, which are zero between launches."""
         found = self.workspaces.get(stream)
         if found is None or found[0].shape[0] < numbers:
+            if found:
+                self.outgrown.append(found[0])
             tickets = found[1] if found else device.zeros((TICKETS,), np.uint32)
             found = self.workspaces[stream] = device.empty((max(numbers, 1 << 14),), np.float64), tickets
         return device.address(found[0]), device.address(found[1])
@@ -135,6 +138,7 @@ def check_labels() -> None:
 # ---- kernels
 
 BLOCK = 256
+PARAMETERS = 8  # of a loss, at most
 C_TYPES = {"float16": "float16", "bfloat16": "bfloat16", "float32": "float", "float64": "double"}
 
 
@@ -161,6 +165,8 @@ def rows_kernel(rows: Rows, dtype: str, labelled: bool, order: int, parameters: 
 @functools.cache
 def cuda_type(rows: Rows, parameters: int) -> tuple[str, str]:
     """Definitions, and the C++ type of these rows."""
+    if parameters > PARAMETERS:
+        raise ValueError(f"{rows.name} has {parameters} parameters; a loss on a GPU has {PARAMETERS} at most")
     if rows.cuda is not None:
         return rows.written, rows.cuda or f"{rows.name}<T>"
     from .translate import functor

@@ -32,14 +32,14 @@ class CircleCall(Call):
         self.shape = p.shape[:1]
         self.y_true = array("y_true", y_true)
         self.labels = _sample_labels("y_true", self.y_true, len(p), device)
-        self.p = p if device is not None and is_float(p.dtype) else p.astype(np.float64)
+        self.p = p if device is not None and is_float(p.dtype) else p.astype(np.float64, order="C")
         self.references = self.p
         given = options["ref_embeddings"]
         if given is not None:
             references = _beside("ref_embeddings", array("ref_embeddings", given), device)
             if references.ndim != 2 or references.shape[1] != p.shape[1]:
                 raise ValueError(f"ref_embeddings must have shape (M, {p.shape[1]}), got {references.shape}")
-            self.references = references if device is not None and is_float(references.dtype) else references.astype(np.float64)
+            self.references = references if device is not None and is_float(references.dtype) else references.astype(np.float64, order="C")
         labels = options["ref_labels"]
         self.ref_labels = self.labels if labels is None else _sample_labels("ref_labels", labels, len(self.references), device)
         if len(self.ref_labels) != len(self.references):

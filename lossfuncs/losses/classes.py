@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..call import array, spread
+from ..devices import device_of
 from ..options import number
 from ..problem import Array
 from .circle import circle
@@ -324,7 +325,7 @@ class Circle(_OfKeras):
         if self._leaves_out_zeros():
             mask = mask_of(y_pred, mask)
             counted = self.call(*self._arrays(y_true, y_pred)) != 0.0  # how many they are scales the gradient: it must be known before
-            mask = counted if mask is None else counted & (spread("mask", mask, counted.shape) != 0.0)
+            mask = counted if mask is None else counted & (spread("mask", mask, counted.shape, device_of(counted)) != 0.0)
         return super().value_and_grad(y_true, y_pred, sample_weight, upstream, out, mask=mask)
 
     def _leaves_out_zeros(self) -> bool:
