@@ -189,6 +189,8 @@ class RowsCall(Call):
             if ignore != NO_CLASS and self.device is None:
                 self.valid = t != ignore
         dtype = moved.dtype.newbyteorder("=") if labelled and is_float(p.dtype) else exact_dtype(t.dtype, p.dtype)
+        if self.device is not None and t.dtype.kind in "biu" and entry.targets in ("binary", "sign", "one-hot") and is_float(p.dtype):
+            dtype = p.dtype  # small whole numbers: worth no wider arithmetic, which would have both arrays copied
         t = t if labelled else self._moved(t)
         self.problem = Problem(rows, parameters, t, moved, self.m, n, labelled, ignore, dtype, self.free_labels)
 

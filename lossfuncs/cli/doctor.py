@@ -86,12 +86,11 @@ def _backend() -> tuple[list[str], bool]:
 
 def _gpu() -> tuple[list[str], bool]:
     """No GPU is no fault, unless it is to be used."""
-    from .. import current_backend
     from ..cupy_device import device, trouble
 
     missing = trouble()
     if missing:
-        return [f"none: {missing}"], current_backend() != "cupy"
+        return [f"none: {missing}"], os.environ.get("LOSSFUNCS_BACKEND") != "cupy"
     import cupy
 
     runtime = cupy.cuda.runtime
