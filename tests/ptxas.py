@@ -30,8 +30,9 @@ class Loop(NamedTuple):
     loads: int  # of these, the loads
     scalars: int  # loads and stores of fewer bytes
     on_chip: int  # bytes read from shared memory
-    special: int  # MUFU: ex2, lg2, rcp, sqrt
-    doubles: int  # double-precision arithmetic and conversions
+    special: int  # of the special-function units: ex2, lg2, rcp, sqrt (MUFU), and conversions from and to double
+    doubles: int  # double-precision arithmetic
+    local: int  # loads and stores of registers that found no room
 
     def share(self, count: int, rate: float) -> float:
         """The share of the time in which the memory moves this loop's bytes that `count` operations take; `rate` are done in that of 16.
@@ -45,7 +46,7 @@ class Loop(NamedTuple):
         return self.share(self.instructions, INSTRUCTIONS)
 
     @property
-    def mufu(self) -> float:
+    def special_functions(self) -> float:
         return self.share(self.special, SPECIAL)
 
     @property
@@ -154,8 +155,9 @@ def _loops(binary: bytes) -> dict[str, tuple[Loop, ...]]:
 _COUNTED = (
     r"\bLDG\S*\.128",
     r"\b(LDG|STG)\b(?!\S*\.128)",
-    r"\bMUFU",
-    r"\b(DADD|DFMA|DMUL|DSETP|DMNMX)\b|\bF2F\.(F64|F32\.F64)",
+    r"\bMUFU|\b(F2F|F2I|I2F)\S*64",
+    r"\b(DADD|DFMA|DMUL|DSETP|DMNMX)\b",
+    r"\b(LDL|STL)\b",
 )
 
 
@@ -174,11 +176,11 @@ def _loop(instructions: list[str], jumps: dict[int, int], begin: int, end: int) 
         following = [jumps[at]] if at in jumps else []
         if at not in jumps or text.startswith("@"):
             following.append(at + 1)
-        ways = [best[to] for to in following if at < to <= end and to in best] if at < end else [(0,) * 7]
+        ways = [best[to] for to in following if at < to <= end and to in best] if at < end else [(0,) * 8]
         if not ways or (re.search(r"\b(EXIT|RET)\b", text) and not text.startswith("@")):
             continue
         vectors = int(re.search(r"\b(LDG|STG)\S*\.128", text) is not None)
         own = (-vectors, -_on_chip(text), int("NOP" not in text), *(int(re.search(pattern, text) is not None) for pattern in _COUNTED))
         best[at] = min(tuple(x + y for x, y in zip(way, own, strict=True)) for way in ways)
-    vectors, on_chip, count, loads, scalars, special, doubles = best[begin]
-    return Loop(count, -vectors, loads, scalars, -on_chip, special, doubles)
+    vectors, on_chip, count, loads, scalars, special, doubles, local = best[begin]
+    return Loop(count, -vectors, loads, scalars, -on_chip, special, doubles, local)
