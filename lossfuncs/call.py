@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import plain
+from .devices import device_of
 from .frameworks.arrays import adapter
 from .options import number, shown
 from .problem import NO_CLASS, STRUCTURAL, Array, BadLabel, Problem, Task, is_flat, take
@@ -30,10 +31,13 @@ class Call:
     function: Any
     shape: tuple[int, ...]  # of the values
     y_pred: Array  # as it came, but an array
+    y_true: Array  # likewise
     dtype: np.dtype[Any]  # of the values and of the gradient
     reduction: str | None = None
     weights: Array | None = None  # float64, (m,)
     valid: Array | None = None  # with ignore_class: which rows count, (m,)
+    device: Any = None  # `gpu.Device` whose arrays all of them are, or None for the host
+    host_labels: Array | None = None  # y_true as it came, where the host's arrays are computed on a device
 
     @property
     def m(self) -> int:
@@ -44,8 +48,8 @@ class Call:
         """Whether a row of one number has a value that means anything."""
         return True
 
-    def run(self, backend: str, task: Task) -> float:
-        """Do the task, on that backend; returns the total."""
+    def run(self, backend: str, task: Task) -> Any:
+        """Do the task, on that backend; returns the total, a float or a device's array of one number."""
         raise AssertionError("each kind of call runs itself")
 
     def view(self, derivative: Array) -> Array:
@@ -59,6 +63,10 @@ class Call:
         self.view(p)[ignored] = 1
         (t.reshape(self.shape) if self.function.entry.targets == "index" else self.view(t))[ignored] = 0
         return t, p
+
+    def bad_label(self, row: int, label: Any) -> ValueError:
+        """The error for a label out of range in that row."""
+        raise AssertionError("only calls with labels have one")
 
     def check_order(self, order: int) -> None:
         """ValueError unless the first (second) derivative exists."""
@@ -87,7 +95,7 @@ class Call:
         except (KeyError, TypeError):
             raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {shown(reduction)}") from None
         if sample_weight is not None:
-            self.weights = spread("sample_weight", sample_weight, self.shape)
+            self.weights = spread("sample_weight", sample_weight, self.shape, self.device)
 
     def weighted(self, values: Array) -> Any:
         """Values (m,) as the user gets them without a reduction."""
@@ -102,6 +110,7 @@ class RowsCall(Call):
 
     def __init__(self, function: Any, entry: Any, options: dict[str, Any], y_true: Any, y_pred: Any, sample_weight: Any) -> None:
         self.function = function
+        self.device = device_of(y_pred)
         p = self.y_pred = array("y_pred", y_pred)
         self.dtype = p.dtype if is_float(p.dtype) else np.dtype(np.float64)
         self.options = options
@@ -110,7 +119,8 @@ class RowsCall(Call):
         if p.ndim == 0:
             raise ValueError("y_pred must have at least one axis, got a number")
         t = self.y_true = array("y_true", y_true)
-        self.by_class = entry.targets == "one-hot" and isinstance(options.get("alpha"), (list, tuple, np.ndarray))
+        alpha = options.get("alpha")
+        self.by_class = entry.targets == "one-hot" and (isinstance(alpha, (list, tuple)) or getattr(alpha, "ndim", 0) > 0)
         self.depends_on_data = entry.labels01 or self.by_class
         if labelled:
             axes = self._axes(entry, p)
@@ -154,6 +164,8 @@ class RowsCall(Call):
             t = t.reshape(wanted)
         if t.shape != wanted:
             raise ValueError(f"y_true of shape {t.shape} does not fit y_pred of shape {p.shape}: labels must have shape {wanted}")
+        if self.device is not None:
+            return self.device.xp.ascontiguousarray(device_labels(self.device, t))  # type: ignore[no-any-return]
         return np.ascontiguousarray(whole_numbers("y_true", t))
 
     def _per_element(self, entry: Any, p: Array, sample_weight: Any) -> bool:
@@ -178,7 +190,8 @@ class RowsCall(Call):
             raise ValueError(f"y_pred of shape {p.shape} has no classes")
         options = self._maths_options()
         if entry.labels01:
-            options["converted"] = zeros_and_ones(t)
+            options["converted"] = self.device is None and zeros_and_ones(t)  # a device finds out by itself
+        self.labels01 = entry.labels01
         if self.by_class:
             t = by_class(t, options, n, axes[0])
             options |= {"alpha": 1.0, "label_smoothing": 0.0}
@@ -191,10 +204,13 @@ class RowsCall(Call):
         moved = self._moved(p)
         if labelled:
             t = t.reshape(-1)
-            if ignore != NO_CLASS:
+            if ignore != NO_CLASS and self.device is None:
                 self.valid = t != ignore
         dtype = moved.dtype.newbyteorder("=") if labelled and is_float(p.dtype) else exact_dtype(t.dtype, p.dtype)
-        self.problem = Problem(rows, parameters, t if labelled else self._moved(t), moved, self.m, n, labelled, ignore, dtype)
+        if self.device is not None and t.dtype.kind in "biu" and entry.targets in ("binary", "sign", "one-hot") and is_float(p.dtype):
+            dtype = p.dtype  # small whole numbers: worth no wider arithmetic, which would have both arrays copied
+        t = t if labelled else self._moved(t)
+        self.problem = Problem(rows, parameters, t, moved, self.m, n, labelled, ignore, dtype, self.free_labels)
 
     def _moved(self, x: Array) -> Array:
         return x if self.order is None else x.transpose(self.order)
@@ -209,27 +225,28 @@ class RowsCall(Call):
     def pointwise(self) -> bool:
         return self.problem.rows.pointwise or self.function.entry.shape == "element"
 
+    def bad_label(self, row: int, label: Any) -> ValueError:
+        where = np.unravel_index(row, self.shape)
+        at = f"[{', '.join(map(str, where))}]" if where else ""
+        return ValueError(f"y_true{at} is {label}, but y_pred has classes 0 to {self.problem.n - 1}")
+
     def check_order(self, order: int) -> None:
         rows = self.problem.rows
         if rows.slope is None or (order == 2 and rows.curve is None):
             raise ValueError(f"{self.function.__name__} has no {'second ' if order == 2 else ''}derivative with these options")
 
-    def run(self, backend: str, task: Task) -> float:
+    def run(self, backend: str, task: Task) -> Any:
         problem = self.problem
         if problem.m * problem.n == 0:
             return self._of_nothing(task)
+        if self.device is not None:
+            return gpu_backend().run_rows(self, task)
         try:
             if backend == "numpy":
                 return self._reference(task)
             return float(cpu_backend().run(problem, task))
         except BadLabel as bad:
-            raise self.fault(bad) from None
-
-    def fault(self, bad: BadLabel) -> ValueError:
-        """Which label is out of range."""
-        where = np.unravel_index(bad.row, self.shape)
-        at = f"[{', '.join(map(str, where))}]" if where else ""
-        return ValueError(f"y_true{at} is {self.problem.t[bad.row]}, but y_pred has classes 0 to {self.problem.n - 1}")
+            raise self.bad_label(bad.row, problem.t[bad.row]) from None
 
     def shortcut(self, order: int = 0) -> Any:
         problem = self.problem
@@ -241,12 +258,13 @@ class RowsCall(Call):
         divisor = None if self.reduction is None else self.divisor()
         return cpu_backend().shortcut(problem, self.shape, self.dtype, divisor, order)
 
-    def _of_nothing(self, task: Task) -> float:
+    def _of_nothing(self, task: Task) -> Any:
         """No rows, or rows of nothing: those have no mean, but no label is found among them."""
         value = 0.0 if self.free_labels else math.nan
         if task.values is not None:
             task.values[...] = value
-        return value if task.total and self.m else 0.0
+        total: Any = value if task.total and self.m else 0.0
+        return total if self.device is None else self.device.zeros((), np.float64) + total / task.divisor
 
     def _reference(self, task: Task) -> float:
         """The NumPy backend: the reference's body, and derivatives by the NumPy schedule."""
@@ -299,7 +317,7 @@ def totals(calls: Sequence[Call]) -> list[float]:
         try:
             each = cpu_backend().totals(members[0]._replace(rows=rows, parameters=parameters), first.weights)
         except BadLabel as bad:
-            raise first.fault(bad) from None
+            raise first.bad_label(bad.row, first.problem.t[bad.row]) from None
         for i, total in zip(group, each, strict=True):
             found[i] = total
     return found
@@ -335,6 +353,14 @@ def cpu_backend() -> Any:
     return cpu
 
 
+@functools.cache
+def gpu_backend() -> Any:
+    """The GPU backend, likewise."""
+    from . import gpu
+
+    return gpu
+
+
 @functools.lru_cache(maxsize=1024)
 def _cached_plan(rows: Any, n: int, options: tuple[tuple[str, Any], ...]) -> tuple[Rows, tuple[float, ...]]:
     found: tuple[Rows, tuple[float, ...]] = rows(n, **dict(options))
@@ -352,7 +378,7 @@ def plan(entry: Any, n: int, options: dict[str, Any]) -> tuple[Rows, tuple[float
 
 def array(name: str, x: Any) -> Array:
     """x as a NumPy array of numbers; a clear error for anything else."""
-    if type(x) is not np.ndarray:
+    if type(x) is not np.ndarray and device_of(x) is None:
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError(f"{name} is a masked array; pass its data, and sample_weight 0 where it is masked")
         home = adapter(x)
@@ -395,6 +421,22 @@ def same_rank(t: Array, p: Array) -> tuple[Array, Array]:
     return t, p
 
 
+def host_result(call: Call, out: Any) -> Array:
+    """out, or a new array, for a derivative of a call; ValueError if out does not fit."""
+    shape = call.y_pred.shape
+    if out is None:
+        return np.empty(shape, call.dtype)
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        got = type(out).__name__
+    elif out.shape != shape or out.dtype != call.dtype or not out.flags.writeable:
+        got = f"{'' if out.flags.writeable else 'a read-only '}{out.dtype} of shape {out.shape}"
+    elif any(step == 0 and size > 1 for step, size in zip(out.strides, shape, strict=True)):
+        got = f"strides {out.strides}, by which elements share memory"
+    else:
+        return out
+    raise ValueError(f"out must be a writable {call.dtype} array of y_pred's shape {shape}, got {got}")
+
+
 def adjust_ranks(t: Array, p: Array) -> tuple[Array, Array]:
     """Of one rank, and then of one shape."""
     t, p = same_rank(t, p)
@@ -403,18 +445,28 @@ def adjust_ranks(t: Array, p: Array) -> tuple[Array, Array]:
     return t, p
 
 
-def spread(name: str, x: Any, shape: tuple[int, ...]) -> Array:
-    """Weights for values of that shape, flat, as float64: of the same rank, or one a sample for the axes that are missing."""
-    w = array(name, x).astype(np.float64)
+def spread(name: str, x: Any, shape: tuple[int, ...], device: Any = None) -> Array:
+    """Weights for values of that shape, flat, as float64: of the same rank, or one a sample for the axes that are missing.
+
+    For a device, and then on it, where they may stay float32.
+    """
+    w = array(name, x)
+    if device is None and device_of(x) is not None:
+        raise TypeError(f"{name} is on a GPU, but y_pred is not: move one of them")
+    if device is not None and device_of(x) is None:
+        w = device.send(w.astype(np.float64))
+    if device is None or w.dtype != np.float32:
+        w = w.astype(np.float64, copy=False)
+    xp: Any = np if device is None else device.xp
     if w.ndim == len(shape) + 1 and w.shape[-1] == 1:
         w = w[..., 0]
     if w.size == 1:
-        return np.full(math.prod(shape), w.reshape(-1)[0])
+        return xp.ascontiguousarray(xp.broadcast_to(w.reshape(-1), (math.prod(shape),)))  # type: ignore[no-any-return]
     if w.ndim <= len(shape):
         w = w.reshape(w.shape + (1,) * (len(shape) - w.ndim))
         if all(w.shape[i] in (1, shape[i]) for i in range(w.ndim)):
-            return np.ascontiguousarray(np.broadcast_to(w, shape)).reshape(-1)
-    raise ValueError(f"{name} of shape {np.shape(x)} does not fit: the values have shape {shape}")
+            return xp.ascontiguousarray(xp.broadcast_to(w, shape)).reshape(-1)  # type: ignore[no-any-return]
+    raise ValueError(f"{name} of shape {w.shape} does not fit: the values have shape {shape}")
 
 
 def class_number(name: str, value: Any) -> int:
@@ -442,6 +494,14 @@ def whole_numbers(name: str, x: Array) -> Array:
     return x.astype(np.int64)
 
 
+def device_labels(device: Any, x: Any) -> Any:
+    """x, on a device, as int32 or int64; what is no whole number becomes a label that is out of any range."""
+    if is_float(x.dtype):
+        x = x.astype(np.float64)
+        return device.xp.where((x == device.xp.floor(x)) & (abs(x) < 2.0**62), x, -(2.0**62)).astype(np.int64)
+    return x if x.dtype in (np.int32, np.int64) else x.astype(np.int64)
+
+
 def zeros_and_ones(t: Array) -> bool:
     """Whether t holds nothing but 0 and 1."""
     step = 1 << 16
@@ -455,6 +515,9 @@ def zeros_and_ones(t: Array) -> bool:
 def by_class(t: Array, options: dict[str, Any], n: int, axis: int) -> Array:
     """Targets times alpha, one number a class: a loss that is linear in its targets needs no more."""
     alpha = array("alpha", options["alpha"]).astype(np.float64)
+    device = device_of(t)
+    if device is not None and device_of(alpha) is None:
+        alpha = device.send(alpha)
     if alpha.shape not in ((n,), (1,)):
         raise ValueError(f"alpha must be a number or one for each of the {n} classes, got shape {alpha.shape}")
     smoothing = number("label_smoothing", options["label_smoothing"], 0.0, 1.0)

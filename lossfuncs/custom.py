@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +21,8 @@ from .table import Entry
 REGISTERED: dict[str, Callable[..., Any]] = {}
 
 
-def pointwise(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, *, name: str | None = None) -> Callable[..., Any]:
+def pointwise(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, *, name: str | None = None,
+              cuda: str | None = None) -> Callable[..., Any]:  # fmt: skip
     """A loss from scalar functions of one target and one prediction: the mean over the last axis of value(t, p, *parameters).
 
     value, slope (its derivative by p) and curve (its second derivative by p) are plain Python functions of floats t, p and the same
@@ -33,13 +36,24 @@ def pointwise(value: Scalar, slope: Scalar | None = None, curve: Scalar | None =
 
         quantile = lossfuncs.pointwise(lambda t, p, tau=0.5: max(tau * (t - p), (tau - 1) * (t - p)), name="quantile")
         quantile(y_true, y_pred, tau=0.9, reduction="mean")
+
+    On a GPU the functions are translated to CUDA C++, which computes float32 and half types in float. What cannot be translated, as a
+    loop, is a ValueError there that names it. With `cuda` their CUDA text is given instead: the functions value, slope and curve as members
+    of a struct over the computing type T, whose fields are the parameters. ValueError at the first call, with the compiler's first line,
+    for text that does not compile.
+
+        quantile = lossfuncs.pointwise(..., cuda='''
+            __device__ T value(T t, T p) const { return maximum(tau * (t - p), (tau - T(1)) * (t - p)); }
+        ''')
     """
     parameters = _parameters("value", value)
     for which, function in (("slope", slope), ("curve", curve)):
         if function is not None and list(_parameters(which, function)) != list(parameters):
             raise ValueError(f"{which} must take the parameters of value, {list(parameters)}, got {list(_parameters(which, function))}")
     title = name or value.__name__
-    rows = mean_of(value, slope, curve)._replace(name=title)
+    rows = mean_of(value, slope, curve)._replace(name=title, cuda=None)
+    if cuda is not None:
+        rows = rows._replace(cuda="Mean<of_user<T>>", written=_written(cuda, list(parameters), slope, curve))
 
     def reference(y_true: Any, y_pred: Any, **options: float) -> Any:
         return np.mean(plain.element_by_element(value)(y_true, y_pred, *(float(options[k]) for k in parameters)), axis=-1)
@@ -58,6 +72,17 @@ def pointwise(value: Scalar, slope: Scalar | None = None, curve: Scalar | None =
     loss.entry = Entry(title, "", loss, rows_of, "real", "real", "last")  # type: ignore[attr-defined]
     loss.scalars = (value, slope, curve)  # type: ignore[attr-defined]
     return loss
+
+
+def _written(cuda: str, parameters: list[str], slope: Scalar | None, curve: Scalar | None) -> str:
+    """The struct around the user's CUDA text. ValueError where it lacks a function."""
+    if not isinstance(cuda, str):
+        raise TypeError(f"cuda must be CUDA C++ text, got {type(cuda).__name__}")
+    for name, needed in (("value", True), ("slope", slope is not None), ("curve", curve is not None)):
+        if needed and not re.search(rf"\b{name}\s*\(", cuda):
+            raise ValueError(f"cuda must define T {name}(T t, T p) const, as there is a Python function {name}")
+    fields = f"T {', '.join(parameters)};" if parameters else ""
+    return f"template <class T> struct of_user {{\n{fields}\n#line 1 \"cuda\"\n{cuda}\n}};\n"
 
 
 def _parameters(which: str, function: Scalar) -> dict[str, Any]:
@@ -80,17 +105,26 @@ def register(loss: Callable[..., Any], name: str | None = None) -> Callable[...,
     return loss
 
 
-def check(loss: Callable[..., Any], y_true: Any, y_pred: Any, *, rtol: float = 1e-4, **parameters: float) -> None:
+def check(
+    loss: Callable[..., Any] | None = None, y_true: Any = None, y_pred: Any = None, *, rtol: float = 1e-4, **parameters: float
+) -> None:
     """Compare slope and curve of a pointwise loss with central differences at these points; ValueError names the worst one.
 
     Points where the two one-sided differences disagree, as at a kink, are left out.
+
+    Without arguments: ValueError if, since this was last asked, a call on the current GPU met a label out of range. Those calls do not
+    wait for the GPU, so that they cannot tell; the row's value and gradient are NaN. This does wait.
     """
+    if loss is None:
+        if "lossfuncs.gpu" in sys.modules:
+            sys.modules["lossfuncs.gpu"].check_labels()
+        return
     if not hasattr(loss, "scalars"):
         raise TypeError(f"loss must be a function made by lossfuncs.pointwise, got {loss!r}")
     call = RowsCall(loss, loss.entry, complete(loss, parameters), y_true, y_pred, None)  # type: ignore[attr-defined]
     t, p = (np.asarray(x, np.float64).reshape(-1) for x in (call.t, call.p))
     h = 6e-6 * np.maximum(np.abs(p), 1.0)  # the cube root of the rounding error: central differences are good to its square
-    value, slope, curve = loss.scalars
+    value, slope, curve = loss.scalars  # type: ignore[attr-defined]
     for which, derivative, of in (("slope", slope, value), ("curve", curve, slope)):
         if derivative is None or of is None:
             continue

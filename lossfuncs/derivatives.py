@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .call import Call, array, spread
+from .call import array, gpu_backend, host_result, spread
+from .devices import MET, at_once, remember
 from .dispatch import current_backend, prepare, value_and_gradient
 from .frameworks.arrays import adapter
 from .options import shown
@@ -70,9 +71,22 @@ def grad_and_hess(
 
 def _derive(order: int, loss: Any, y_true: Any, y_pred: Any, upstream: Any, outs: tuple[Any, ...], sample_weight: Any,
             reduction: str | None, options: dict[str, Any]) -> tuple[Any, list[Array]]:  # fmt: skip
-    call = prepare(function_of(loss), y_true, y_pred, options, sample_weight, reduction)
+    function = function_of(loss)
+    simple = order == 1 and outs[0] is None and upstream is None and sample_weight is None
+    if simple and type(y_pred) in MET:
+        result = at_once(loss, 1, y_true, y_pred, reduction, options)
+        if result is not None:
+            return result  # type: ignore[no-any-return]
+    call = prepare(function, y_true, y_pred, options, sample_weight, reduction)
     call.check_order(order)
-    derivatives = [_result(call, out) for out in outs]
+    if call.device is not None:
+        gpu = gpu_backend()
+        found = gpu.derive(call, upstream, outs)
+        again = gpu.shortcut(call, 1) if simple and call.host_labels is None else None
+        if again is not None:
+            remember(loss, 1, y_true, y_pred, reduction, options, again)
+        return found  # type: ignore[no-any-return]
+    derivatives = [host_result(call, out) for out in outs]
     if _overlap(derivatives, y_true, y_pred):
         value, apart = _derive(order, loss, y_true, y_pred, upstream, (None,) * order, sample_weight, reduction, options)
         for d, x in zip(derivatives, apart, strict=True):
@@ -92,21 +106,6 @@ def _derive(order: int, loss: Any, y_true: Any, y_pred: Any, upstream: Any, outs
     values = np.empty(call.m, call.dtype)
     call.run(current_backend(), Task(False, weights, 1.0, values, into))
     return call.weighted(values), derivatives
-
-
-def _result(call: Call, out: Any) -> Array:
-    shape = call.y_pred.shape
-    if out is None:
-        return np.empty(shape, call.dtype)
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        got = type(out).__name__
-    elif out.shape != shape or out.dtype != call.dtype or not out.flags.writeable:
-        got = f"{'' if out.flags.writeable else 'a read-only '}{out.dtype} of shape {out.shape}"
-    elif any(step == 0 and size > 1 for step, size in zip(out.strides, shape, strict=True)):
-        got = f"strides {out.strides}, by which elements share memory"
-    else:
-        return out
-    raise ValueError(f"out must be a writable {call.dtype} array of y_pred's shape {shape}, got {got}")
 
 
 def _overlap(derivatives: list[Array], y_true: Any, y_pred: Any) -> bool:

@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .call import REQUIRED, Call, complete
+from . import devices
+from .call import REQUIRED, Call, array, complete, gpu_backend, whole_numbers
+from .devices import DEVICES, MET, at_once, work_on
 from .frameworks.arrays import adapter
 from .problem import Array, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-BACKENDS = ("numpy", "numba")
+BACKENDS = ("numpy", "numba", "cupy")
 
 FLAT = 0x101  # of numpy's flags: C-contiguous and aligned
 
@@ -32,10 +34,10 @@ _chosen: ContextVar[str | None] = ContextVar("lossfuncs_backend", default=None)
 
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Compute with this backend inside the `with`: "numpy" (the reference) or "numba" (the CPU kernels, the default).
+    """Compute with this backend inside the `with`: "numpy" (the reference), "numba" (the CPU kernels, the default) or "cupy" (the GPU's).
 
-    It holds for this thread and its asyncio tasks. Outside, the environment variable LOSSFUNCS_BACKEND decides. ValueError for any
-    other name, ImportError if Numba is asked for and not installed.
+    It holds for this thread and its asyncio tasks. Outside, the environment variable LOSSFUNCS_BACKEND decides. CuPy's arrays are always
+    computed on their GPU. ValueError for any other name; ImportError if what is asked for is not installed, or finds no GPU.
     """
     token = _chosen.set(_known_backend("backend", name))
     try:
@@ -58,7 +60,9 @@ def _default_backend() -> str:
 
 
 def _known_backend(name: str, value: Any) -> str:
-    if value not in BACKENDS:
+    if value in DEVICES:
+        DEVICES[value]()  # says what is missing
+    elif value not in BACKENDS:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, BACKENDS))}, got {value!r}")
     if value == "numba" and not importlib.util.find_spec("numba"):
         raise ImportError(f"{name} is 'numba', but Numba is not installed: install it, or use 'numpy'")
@@ -79,6 +83,10 @@ def public(function: F) -> F:
     def call(y_true: Any, y_pred: Any, *args: Any, sample_weight: Any = None, reduction: str | None = None, **options: Any) -> Any:
         key = None
         if type(y_pred) is not np.ndarray:
+            if type(y_pred) in MET and sample_weight is None and not args:
+                result = at_once(call, 0, y_true, y_pred, reduction, options)
+                if result is not None:
+                    return result
             home = adapter(y_pred)
             if home is not None:
                 given = _named(call, args, options)
@@ -97,6 +105,13 @@ def public(function: F) -> F:
         if args:
             options = _named(call, args, options)
         ready = prepare(call, y_true, y_pred, options, sample_weight, reduction)
+        if ready.device is not None:
+            gpu = gpu_backend()
+            result = gpu.result(ready)
+            again = gpu.shortcut(ready, 0) if sample_weight is None and ready.host_labels is None else None
+            if again is not None:
+                devices.remember(call, 0, y_true, y_pred, reduction, options, again)
+            return result
         backend = current_backend()
         if ready.reduction is None:
             values = np.empty(ready.m, ready.dtype)
@@ -162,6 +177,16 @@ def _named(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> dic
 def prepare(function: Any, y_true: Any, y_pred: Any, options: dict[str, Any], sample_weight: Any, reduction: Any) -> Call:
     """The call of a public function, checked."""
     entry = function.entry
+    device, came_from_host = work_on(current_backend(), y_true, y_pred)
+    if came_from_host:
+        y_pred, labels = array("y_pred", y_pred), array("y_true", y_true)
+        if entry.targets in ("label", "sequence"):
+            labels = whole_numbers("y_true", labels)
+        y_true, y_pred = (device.send(x.astype(x.dtype.newbyteorder("="), copy=False)) for x in (labels, y_pred))
     call: Call = entry.call(function, entry, complete(function, options), y_true, y_pred, sample_weight)
     call.reduce(reduction, sample_weight)
+    if came_from_host:
+        if entry.targets == "index":
+            whole_numbers("y_true", labels)
+        call.host_labels = labels
     return call

@@ -25,7 +25,7 @@ import numpy as np
 from . import losses, metrics, plain
 from .bootstrap import BLOCK, ROWS, Draws, Sums, Twins, interval
 from .bootstrap import Estimate as Estimate
-from .call import REQUIRED, RowsCall, array, by_sample, class_number, complete, plan
+from .call import REQUIRED, RowsCall, array, by_sample, class_number, complete, gpu_backend, plan
 from .dispatch import current_backend, prepare
 from .files import Source, open_rows
 from .metrics.confusion import ThresholdMetric
@@ -295,8 +295,11 @@ class Accumulator:
         if whole:
             self._add_terms(call)
         else:
-            divisor = call.divisor()
-            self._add([call.run(current_backend(), Task(True, call.weights))], 0.0 if math.isinf(divisor) else divisor)
+            if call.device is None:
+                total, divisor = call.run(current_backend(), Task(True, call.weights)), call.divisor()
+            else:
+                total, divisor = gpu_backend().total_and_divisor(call)
+            self._add([total], 0.0 if math.isinf(divisor) else divisor)
 
     def contributions(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
         """What each sample adds: the sums of weight * value and of the weights; or the terms and elements of the one row."""
@@ -373,7 +376,8 @@ class Accumulator:
         problem = call.problem
         if [one.op for one in problem.rows.passes] != ["sum"]:
             raise ValueError(f"{self.function.__name__} cannot be computed over all axes in batches: leave out axis 0")
-        t, p = (x.reshape(1, -1).astype(np.float64) for x in (call.t, call.p))
+        arrays = (x if call.device is None else call.device.fetch(x) for x in (call.t, call.p))
+        t, p = (x.reshape(1, -1).astype(np.float64) for x in arrays)
         with np.errstate(all="ignore"):
             self._add([float(x[0, 0]) for x in plain.totals(problem.rows, t, p, problem.parameters)], 1.0)
         self.elements += p.size

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from . import plain
-from .call import Call, array, is_float, plan, whole_numbers
+from .call import Call, array, device_labels, is_float, plan, whole_numbers
+from .devices import device_of
 from .losses.circle import EXCLUDED, OTHER, SAME
 from .losses.ctc import BLANK, forward_backward
 from .options import flag
@@ -23,22 +24,24 @@ class CircleCall(Call):
 
     def __init__(self, function: Any, entry: Any, options: dict[str, Any], y_true: Any, y_pred: Any, sample_weight: Any) -> None:
         self.function, self.entry, self.options = function, entry, options
+        device = self.device = device_of(y_pred)
         p = self.y_pred = array("y_pred", y_pred)
         if p.ndim != 2:
             raise ValueError(f"y_pred must be embeddings of shape (N, D), got shape {p.shape}")
         self.dtype = p.dtype if is_float(p.dtype) else np.dtype(np.float64)
         self.shape = p.shape[:1]
-        self.labels = _sample_labels("y_true", y_true, len(p))
-        self.p = p.astype(np.float64)
+        self.y_true = array("y_true", y_true)
+        self.labels = _sample_labels("y_true", self.y_true, len(p), device)
+        self.p = p if device is not None and is_float(p.dtype) else p.astype(np.float64, order="C")
         self.references = self.p
         given = options["ref_embeddings"]
         if given is not None:
-            references = array("ref_embeddings", given)
+            references = _beside("ref_embeddings", array("ref_embeddings", given), device)
             if references.ndim != 2 or references.shape[1] != p.shape[1]:
                 raise ValueError(f"ref_embeddings must have shape (M, {p.shape[1]}), got {references.shape}")
-            self.references = references.astype(np.float64)
+            self.references = references if device is not None and is_float(references.dtype) else references.astype(np.float64, order="C")
         labels = options["ref_labels"]
-        self.ref_labels = self.labels if labels is None else _sample_labels("ref_labels", labels, len(self.references))
+        self.ref_labels = self.labels if labels is None else _sample_labels("ref_labels", labels, len(self.references), device)
         if len(self.ref_labels) != len(self.references):
             raise ValueError(f"ref_embeddings has {len(self.references)} rows; ref_labels must be given with as many labels")
         self.remove_diagonal = flag("remove_diagonal", options["remove_diagonal"])
@@ -51,6 +54,13 @@ class CircleCall(Call):
     def run(self, backend: str, task: Task) -> float:
         m, n = len(self.p), len(self.references)
         own = self.options["ref_embeddings"] is None
+        if self.device is not None:
+            from . import gpu_own
+
+            return gpu_own.circle(  # type: ignore[no-any-return]
+                self.device, self.rows, self.parameters, self.p, self.references, self.labels, self.ref_labels,
+                self.remove_diagonal, own, task,
+            )  # fmt: skip
         values = np.zeros(m)
         w = np.ones(m) if task.weights is None else task.weights
         gradient = np.zeros_like(self.p) if task.derivatives else None
@@ -97,13 +107,33 @@ class CircleCall(Call):
         return values
 
 
-def _sample_labels(name: str, x: Any, count: int) -> Array:
+def _beside(name: str, x: Array, device: Any) -> Any:
+    """x, in the memory where y_pred is. TypeError for what is on another device."""
+    home = device_of(x)
+    if home is device:
+        return x
+    if home is not None:
+        raise TypeError(f"{name} is on a GPU, but y_pred is not: move one of them")
+    return device.send(x)
+
+
+def _sample_labels(name: str, x: Any, count: int, device: Any) -> Any:
     t = array(name, x)
     if t.shape == (count, 1):
         t = t[:, 0]
     if t.shape != (count,):
         raise ValueError(f"{name} must hold one label a sample, shape ({count},), got {t.shape}")
-    return whole_numbers(name, t)
+    if device_of(t) is None:
+        t = whole_numbers(name, t)
+    t = _beside(name, t, device)
+    if device is None:
+        return t
+    xp = device.xp
+    if is_float(t.dtype):  # a device is not waited for: what is not whole is a label by its bits
+        t = t.astype(np.float64)
+        whole = (t == xp.floor(t)) & (abs(t) < 2.0**62)
+        t = xp.where(whole, xp.where(whole, t, 0.0).astype(np.int64), t.view(np.int64))
+    return xp.ascontiguousarray(t.astype(np.int64, copy=False))
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -145,20 +175,33 @@ class SequenceCall(Call):
 
     def __init__(self, function: Any, entry: Any, options: dict[str, Any], y_true: Any, y_pred: Any, sample_weight: Any) -> None:
         self.function = function
+        device = self.device = device_of(y_pred)
         p = self.y_pred = array("y_pred", y_pred)
-        t = array("y_true", y_true)
+        t = self.y_true = array("y_true", y_true)
         if p.ndim != 3 or t.ndim != 2 or len(t) != len(p):
             raise ValueError(f"ctc takes y_true of shape (B, L) and y_pred of shape (B, T, C), got {t.shape} and {p.shape}")
         self.dtype = p.dtype if is_float(p.dtype) else np.dtype(np.float64)
         self.shape = p.shape[:1]
         if not p.shape[2]:
             raise ValueError(f"y_pred of shape {p.shape} has no classes")
+        if device is not None:  # the kernel checks
+            self.labels = device.xp.ascontiguousarray(device_labels(device, t).astype(np.int64, copy=False))
+            return
         self.labels = np.array(whole_numbers("y_true", t), order="C")  # a copy: it is checked here, and used later
         bad = (self.labels < 0) | (self.labels >= p.shape[2])
         if bad.any():
             i, j = np.argwhere(bad)[0]
-            raise ValueError(f"y_true[{i}, {j}] is {self.labels[i, j]}, but y_pred has classes 0 to {p.shape[2] - 1}, and 0 is the blank")
+            raise self._out_of_range(i, j, self.labels[i, j])
         self.lengths = np.count_nonzero(self.labels != BLANK, axis=1)
+
+    def _out_of_range(self, i: int, j: int, label: int) -> ValueError:
+        return ValueError(f"y_true[{i}, {j}] is {label}, but y_pred has classes 0 to {self.y_pred.shape[2] - 1}, and 0 is the blank")
+
+    def bad_label(self, row: int, label: Any) -> ValueError:
+        assert self.host_labels is not None
+        labels = self.host_labels[row]
+        j = int(np.argmax((labels < 0) | (labels >= self.y_pred.shape[2])))
+        return self._out_of_range(row, j, labels[j])
 
     def check_order(self, order: int) -> None:
         if order == 2:
@@ -166,6 +209,11 @@ class SequenceCall(Call):
 
     def run(self, backend: str, task: Task) -> float:
         m = self.m
+        if self.device is not None:
+            from . import gpu_own
+
+            logits = self.y_pred if is_float(self.y_pred.dtype) else self.y_pred.astype(np.float64)
+            return gpu_own.ctc(self.device, self.labels, logits, task)  # type: ignore[no-any-return]
         values = np.zeros(m)
         w = np.ones(m) if task.weights is None else task.weights
         if backend == "numpy" and not task.derivatives:

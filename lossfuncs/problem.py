@@ -36,6 +36,7 @@ class Problem(NamedTuple):
     labelled: bool
     ignore: int  # the label whose rows count as 0
     dtype: np.dtype[Any]  # that both can be read in exactly: float16, bfloat16, float32 or float64
+    free_labels: bool = False  # labels are compared, not used: any number will do
 
 
 class Task(NamedTuple):
@@ -46,6 +47,10 @@ class Task(NamedTuple):
     scale: float = 1.0  # of the derivatives, beside the weights
     values: Array | None = None  # (m,), unweighted
     derivatives: tuple[Array, ...] = ()  # the gradient; the second derivative as well; shaped as p, any strides
+    # On a device, whose results the host is not to wait for:
+    value_weights: Any = None  # of the values
+    divisor: Any = 1.0  # of the total and the derivatives; or a device's array of one number
+    parameters: Any = None  # instead of the problem's: a device's array
 
 
 def boxes(shape: tuple[int, ...], begin: int, end: int) -> Iterator[tuple[Any, ...]]:

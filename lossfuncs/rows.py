@@ -161,6 +161,9 @@ class Rows(NamedTuple):
     pointwise: bool = False
     # Of `joint`: the values beside the first.
     more: tuple[Scalar, ...] = ()
+    # The same maths in kernels/, as a C++ type of the computing type T; "": that of the rows' name. None: to be translated.
+    cuda: str | None = ""
+    written: str = ""  # what the user wrote for it in C++
 
 
 def mean_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, hard: Scalar | None = None) -> Rows:
@@ -176,7 +179,8 @@ def mean_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = N
         return (1.0 / n,)
 
     one = Sum(_as_terms(value), 1, None if hard is None else _as_terms(hard))
-    return Rows(value.__name__, (one,), mean, around, _scaled(slope), _scaled(curve), pointwise=True)
+    name = value.__name__
+    return Rows(name, (one,), mean, around, _scaled(slope), _scaled(curve), pointwise=True, cuda=f"Mean<{name}<T>>")
 
 
 def sum_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None) -> Rows:
@@ -188,7 +192,7 @@ def sum_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = No
     def around(s: Any, n: float, *a: float) -> Any:
         return (1.0,)
 
-    return mean_of(value, slope, curve)._replace(value=total, around=around)
+    return mean_of(value, slope, curve)._replace(value=total, around=around, cuda=f"Total<{value.__name__}<T>>")
 
 
 @functools.lru_cache(maxsize=256)

@@ -274,7 +274,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "an unknown backend": (
         lambda: lossfuncs.backend("cuda").__enter__(),
         ValueError,
-        "backend must be one of 'numpy', 'numba', got 'cuda'",
+        "backend must be one of 'numpy', 'numba', 'cupy', got 'cuda'",
     ),
     "no threads": (lambda: lossfuncs.set_num_threads(0), ValueError, "n is 0, but must be at least 1"),
     "half a thread": (lambda: lossfuncs.set_num_threads(1.5), TypeError, "n must be an int, not float"),

@@ -296,7 +296,7 @@ def test_doctor_finds_a_kernel_that_is_wrong(capsys: pytest.CaptureFixture[str],
 def test_doctor_finds_settings_that_are_wrong() -> None:
     done = process("doctor", LOSSFUNCS_BACKEND="abacus", LOSSFUNCS_NUM_THREADS="many")
     assert done.returncode == 1
-    assert "LOSSFUNCS_BACKEND must be one of 'numpy', 'numba', got 'abacus'" in done.stdout
+    assert "LOSSFUNCS_BACKEND must be one of 'numpy', 'numba', 'cupy', got 'abacus'" in done.stdout
     assert "LOSSFUNCS_NUM_THREADS is 'many'" in done.stdout
 
 

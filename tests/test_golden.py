@@ -182,21 +182,21 @@ def of_loss(case: dict[str, Any]) -> list[str]:
     return differing(got, arrays, *case["tol"])
 
 
-def steps(case: dict[str, Any]) -> Iterator[tuple[int, metrics.Metric, dict[str, Any]]]:
-    """The metric after each step of a case, with the arrays of the case."""
+def steps(case: dict[str, Any], sent: Callable[[Any], Any] = np.asarray) -> Iterator[tuple[int, metrics.Metric, dict[str, Any]]]:
+    """The metric after each step of a case, with the arrays of the case, which are sent elsewhere before it gets them."""
     arrays = METRICS.arrays(case)
     metric = getattr(metrics, case["name"])(**case["kwargs"])
     for k, step in enumerate(case["steps"]):
         if step == "reset":
             metric.reset_state()
         else:
-            inputs = [arrays[f"{role}{step}"] for role in ("values", "y_true", "y_pred") if f"{role}{step}" in arrays]
+            inputs = [sent(arrays[f"{role}{step}"]) for role in ("values", "y_true", "y_pred") if f"{role}{step}" in arrays]
             metric.update_state(*inputs, sample_weight=arrays.get(f"sample_weight{step}"))
         yield k, metric, arrays
 
 
-def of_metric(case: dict[str, Any]) -> list[str]:
-    return [role for k, metric, arrays in steps(case) for role in differing({f"result{k}": metric.result()}, arrays, *case["tol"])]
+def of_metric(case: dict[str, Any], sent: Callable[[Any], Any] = np.asarray) -> list[str]:
+    return [role for k, metric, arrays in steps(case, sent) for role in differing({f"result{k}": metric.result()}, arrays, *case["tol"])]
 
 
 def test_every_difference_is_in_the_readme() -> None:

@@ -14,12 +14,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..dispatch import BACKENDS
     from ..table import LOSSES, METRICS
 
     if args.json:
         over_data = [{"name": name, "aliases": aliases.split(), "note": note} for name, aliases, note in _over_data()]
         print(json.dumps({"losses": [_fields(entry) for entry in LOSSES], "metrics": [_fields(entry) for entry in METRICS],
-                          "metrics_over_data": over_data}, indent=2))  # fmt: skip
+                          "metrics_over_data": over_data, "backends": BACKENDS}, indent=2))  # fmt: skip
         return 0
     losses = {entry.function for entry in LOSSES}
     for title, entries in (("Losses", LOSSES), ("Metrics", METRICS)):
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     print(show.bold("Metrics over data"))
     print(*show.columns([(name, aliases) for name, aliases, _ in _over_data()], indent="    "), "", sep="\n")
     print("Columns: name, what y_true / y_pred hold, other names. `lossfuncs info NAME` tells more, about any of the names.")
+    print(f"Backends, for all of them: {', '.join(BACKENDS)}.")
     return 0
 
 

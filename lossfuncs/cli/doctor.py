@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     broken = 0
-    for title, check in (("versions", _versions), ("processor", _processor), ("backend", _backend), ("threads", _threads),
+    for title, check in (("versions", _versions), ("processor", _processor), ("backend", _backend), ("GPU", _gpu), ("threads", _threads),
                          ("kernel cache", _cache), ("self-test", _self_test)):  # fmt: skip
         try:
             facts, sound = check()
@@ -84,6 +84,25 @@ def _backend() -> tuple[list[str], bool]:
     return [f"{chosen}: {why}"], True
 
 
+def _gpu() -> tuple[list[str], bool]:
+    """No GPU is no fault, unless it is to be used."""
+    from ..cupy_device import device, trouble
+
+    missing = trouble()
+    if missing:
+        return [f"none: {missing}"], os.environ.get("LOSSFUNCS_BACKEND") != "cupy"
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    facts = [f"CuPy {cupy.__version__}, CUDA {runtime.runtimeGetVersion() // 1000}, driver of CUDA {runtime.driverGetVersion() // 1000}"]
+    for number in range(runtime.getDeviceCount()):
+        properties = runtime.getDeviceProperties(number)
+        facts.append(f"{number}: {properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GB, "
+                     f"compute capability {properties['major']}.{properties['minor']}")  # fmt: skip
+    here = device()
+    return [*facts, f"{show.count(here.processors, 'multiprocessor')}, {here.shared >> 10} KB of shared memory a block"], True
+
+
 def _threads() -> tuple[list[str], bool]:
     from .. import get_num_threads
     from ..threads import run
@@ -128,8 +147,8 @@ def _self_test() -> tuple[list[str], bool]:
     with backend("numpy"):
         reference, (right, right_gradient) = _timed(compute)
     difference = max(abs(value - right) / abs(right), float(np.max(np.abs(gradient - right_gradient)) / np.max(np.abs(right_gradient))))
-    if current_backend() == "numpy":
-        how = "no kernel"
+    if current_backend() in ("numpy", "cupy"):
+        how = "no kernel" if current_backend() == "numpy" else "compiling its kernels, or finding them in CuPy's cache"
     elif after.compiled > before.compiled:
         how = "compiling its kernel"
     else:

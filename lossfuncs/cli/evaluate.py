@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--report", metavar="FILE.html", help="a page with the results, confusion matrix, ROC, precision-recall and calibration curves")
     add("--batch-size", type=int, metavar="ROWS", help="rows at a time; by default 4 MB")
     add("--import", action="append", default=[], dest="modules", metavar="FILE.py", help="Python that registers losses of your own")
-    add("--backend", choices=("numpy", "numba"), help="the reference, or the compiled kernels")
+    add("--backend", choices=("numpy", "numba", "cupy"), help="the reference, the CPU's kernels, or the GPU's")
     add("--threads", type=int, metavar="N", help="by default one a core")
     add("--json", action="store_true", help='as JSON; values that are not finite are the strings "nan", "inf" and "-inf"')
     add("--no-progress", action="store_true", help="no progress bar on a terminal")

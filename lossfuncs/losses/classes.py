@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..call import Call, array, spread
+from ..devices import device_of
 from ..options import number
 from ..problem import Array
 from .circle import circle
@@ -329,5 +330,5 @@ class Circle(_OfKeras):
         if self._fused and self.reduction not in (None, "none", "sum"):
             mask = mask_of(y_pred, mask)
             counted = self.call(*self._arrays(y_true, y_pred)) != 0.0  # how many they are scales the gradient: it must be known before
-            mask = counted if mask is None else counted & (spread("mask", mask, counted.shape) != 0.0)
+            mask = counted if mask is None else counted & (spread("mask", mask, counted.shape, device_of(counted)) != 0.0)
         return super().value_and_grad(y_true, y_pred, sample_weight, upstream, out, mask=mask)

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import derivatives, dispatch
 from ..call import Call, array, complete, is_float, same_rank, spread
+from ..devices import device_of
 from ..options import shown
 from ..problem import Array
 from ..serialization import REGISTRIES, automatic_name
@@ -115,7 +116,9 @@ class Loss:
         return ready
 
     def _result(self, value: Any) -> Any:
-        return value if self._dtype is None else _round(np.asarray(value), self._dtype)[()]
+        if self._dtype is None:
+            return value
+        return _round(np.asarray(value) if device_of(value) is None else value, self._dtype)[()]
 
 
 class LossFunctionWrapper(Loss):
@@ -204,7 +207,7 @@ class LossFunctionWrapper(Loss):
         t, p = self._arrays(y_true, y_pred)
 
         def compute(t: Any, p: Any, weights: Any, reduction: Any, divisor: float) -> tuple[Any, Array]:
-            seed = upstream if divisor == 1.0 else array("upstream", 1.0 if upstream is None else upstream) / divisor
+            seed = upstream if isinstance(divisor, float) and divisor == 1.0 else _seed(upstream) / divisor
             value, gradient = derivatives.value_and_grad(
                 self.fn, t, p, upstream=seed, out=out, sample_weight=weights, reduction=reduction, **self.options
             )
@@ -238,8 +241,11 @@ class LossFunctionWrapper(Loss):
         """compute(y_true, y_pred, weights, reduction, divisor), so that what the mask leaves out has no part in it."""
         if sample_weight is None and np.ndim(p) == 1 and np.shape(mask) == np.shape(p):
             sample_weight = np.ones(np.shape(p))  # each element is a sample, as it is with weights
-        call = dispatch.prepare(self.fn, t, p, self.options, None if np.ndim(p) > 1 else sample_weight, None)
+        with dispatch.backend("numpy"):  # what is on the host stays there: only shapes and weights are wanted
+            call = dispatch.prepare(self.fn, t, p, self.options, None if np.ndim(p) > 1 else sample_weight, None)
         _weigh(call, reduction, sample_weight, mask)
+        if call.device is not None:
+            return self._masked_on(call, compute, t, p)
         valid = np.asarray(call.valid)
         weights = np.where(valid, 1.0 if call.weights is None else call.weights, 0.0).reshape(call.shape)
         how = (weights, None, 1.0) if call.reduction is None else (weights, "sum", call.divisor())
@@ -253,12 +259,27 @@ class LossFunctionWrapper(Loss):
         # A weight of 0 undoes neither NaN nor a label out of range: put something harmless in the place of what does not count.
         return compute(*call.harmless(t, p, ~valid), *how)
 
+    def _masked_on(self, call: Call, compute: Callable[..., Any], t: Any, p: Any) -> Any:
+        """The same on a device, which is not waited for: what does not count is always replaced."""
+        xp = call.device.xp
+        valid: Any = call.valid
+        weights = xp.where(valid, 1.0 if call.weights is None else call.weights, 0.0).reshape(call.shape)
+        how = (weights, None, 1.0) if call.reduction is None else (weights, "sum", _divisor_there(call))
+        targets = self.fn.entry.targets
+        if targets != "label":
+            t, p = t.copy(), p.copy()
+            counts = valid.reshape(call.shape)
+            for x, harmless in ((call.view(p), 1), (t.reshape(call.shape) if targets == "index" else call.view(t), 0)):
+                x[...] = xp.where(counts.reshape(call.shape + (1,) * (x.ndim - counts.ndim)), x, harmless)
+        return compute(t, p, *how)
+
 
 class _Values(Call):
     """Values that are there already."""
 
     def __init__(self, values: Any) -> None:
         found = array("what call returns", values)
+        self.device = device_of(found)
         self.dtype = found.dtype if is_float(found.dtype) else np.dtype(np.float64)
         self.shape = found.shape
         self.values = found.reshape(-1).astype(np.float64)
@@ -267,11 +288,15 @@ class _Values(Call):
         if self.reduction is None:
             return self.weighted(self._counted()).astype(self.dtype)
         with np.errstate(all="ignore"):
-            return np.float64(self.total() / self.divisor())
+            total = self._sum()
+            return np.float64(total / self.divisor()) if self.device is None else total / _divisor_there(self)
 
     def total(self) -> float:
         with np.errstate(all="ignore"):
-            return float(np.sum(self._counted() if self.weights is None else self._counted() * self.weights))
+            return float(self._sum())
+
+    def _sum(self) -> Any:
+        return np.sum(self._counted() if self.weights is None else self._counted() * self.weights)
 
     def _counted(self) -> Array:
         return self.values if self.valid is None else np.where(self.valid, self.values, 0.0)
@@ -281,12 +306,30 @@ def _divisor(call: Call, nonzero: bool = False) -> float:
     """What a mean divides by, 0 where nothing counts."""
     if nonzero and call.weights is not None:
         call.reduction, call.weights = "mean_with_sample_weight", (call.weights != 0.0).astype(np.float64)
-    divisor = call.divisor()
+    divisor = call.divisor() if call.device is None else float(_divisor_there(call))
     return divisor if math.isfinite(divisor) else 0.0
 
 
-def _over(x: Any, divisor: float) -> Any:
-    return x if divisor == 1.0 else x / divisor  # bfloat16 / 1.0 would be a float32
+def _divisor_there(call: Call) -> Any:
+    """`Call.divisor` for a device: an array of one number there, where it depends on data."""
+    m, weighted = call.m, call.reduction == "mean_with_sample_weight" and call.weights is not None
+    if call.reduction == "sum" or not m or not (weighted or call.valid is not None):
+        return 1.0 if call.reduction == "sum" else float(m) or math.nan
+    xp = call.device.xp
+    counted = call.weights if weighted else 1.0
+    total = xp.sum(counted if call.valid is None else xp.where(call.valid, counted, 0.0))
+    return xp.where(total != 0.0, total, math.inf)
+
+
+def _over(x: Any, divisor: Any) -> Any:
+    return x if isinstance(divisor, float) and divisor == 1.0 else x / divisor  # bfloat16 / 1.0 would be a float32
+
+
+def _seed(upstream: Any) -> Any:
+    if upstream is None:
+        return 1.0
+    found = array("upstream", upstream)
+    return found if found.ndim or device_of(found) is not None else float(found)
 
 
 def _weigh(call: Call, reduction: Any, sample_weight: Any, *masks: Any) -> None:
@@ -294,7 +337,7 @@ def _weigh(call: Call, reduction: Any, sample_weight: Any, *masks: Any) -> None:
     call.reduce(reduction, sample_weight)
     for mask in masks:
         if mask is not None:
-            counted = spread("mask", mask, call.shape) != 0.0
+            counted = spread("mask", mask, call.shape, call.device) != 0.0
             call.valid = counted if call.valid is None else call.valid & counted
 
 

@@ -124,10 +124,16 @@ def _smooth(f: Scalar) -> Scalar:
 
 _BINARY_ENTROPY = (_binary_cost, _binary_cost_slope, _binary_cost_curve)
 _FROM_LOGITS = (_binary_cost_from_logit, _binary_cost_from_logit_slope, _binary_cost_from_logit_curve)
-BINARY_ENTROPY = mean_of(*_BINARY_ENTROPY, hard=_hard_binary_cost)._replace(name="binary_entropy")
-BINARY_ENTROPY_FROM_LOGITS = mean_of(*_FROM_LOGITS)._replace(name="binary_entropy_from_logits")
-SMOOTH_BINARY_ENTROPY = mean_of(*map(_smooth, _BINARY_ENTROPY))._replace(name="smooth_binary_entropy")
-SMOOTH_BINARY_ENTROPY_FROM_LOGITS = mean_of(*map(_smooth, _FROM_LOGITS))._replace(name="smooth_binary_entropy_from_logits")
+BINARY_ENTROPY = mean_of(*_BINARY_ENTROPY, hard=_hard_binary_cost)._replace(name="binary_entropy", cuda="Mean<binary_entropy<T>>")
+BINARY_ENTROPY_FROM_LOGITS = mean_of(*_FROM_LOGITS)._replace(
+    name="binary_entropy_from_logits", cuda="Mean<binary_entropy_from_logits<T>>"
+)
+SMOOTH_BINARY_ENTROPY = mean_of(*map(_smooth, _BINARY_ENTROPY))._replace(
+    name="smooth_binary_entropy", cuda="Mean<Smooth<binary_entropy<T>, T>>"
+)
+SMOOTH_BINARY_ENTROPY_FROM_LOGITS = mean_of(*map(_smooth, _FROM_LOGITS))._replace(
+    name="smooth_binary_entropy_from_logits", cuda="Mean<Smooth<binary_entropy_from_logits<T>, T>>"
+)
 
 
 def binary_entropy_rows(n: int, from_logits: bool = False, label_smoothing: float = 0.0) -> tuple[Rows, tuple[float, ...]]:
@@ -180,6 +186,7 @@ class _Power(NamedTuple):
     power: Scalar
     slope: Scalar
     curve: Scalar
+    cuda: str
 
 
 def _power(u: float, gamma: float) -> float:
@@ -207,7 +214,8 @@ def _square_curve(u: float, f: float, gamma: float) -> float:
 
 
 # The default gamma = 2 needs neither exp and log nor a division.
-GENERAL, SQUARE = _Power(_power, _power_slope, _power_curve), _Power(_square, _square_slope, _square_curve)
+GENERAL = _Power(_power, _power_slope, _power_curve, "Power")
+SQUARE = _Power(_square, _square_slope, _square_curve, "Square")
 
 
 def _slope_at_zero(gamma: float) -> float:
@@ -217,7 +225,7 @@ def _slope_at_zero(gamma: float) -> float:
 
 def _binary_focal(of: _Power) -> tuple[Rows, Rows]:
     """From probabilities, from logits; parameters keep, share, w1, w0, gamma and the derivative of u^gamma at 0."""
-    power, power_slope, power_curve = of
+    power, power_slope, power_curve, cuda = of
 
     def focal_entropy(t: float, p: float, *a: float) -> Any:
         keep, share, w1, w0, gamma, at_zero = a
@@ -272,7 +280,12 @@ def _binary_focal(of: _Power) -> tuple[Rows, Rows]:
         bend += 2.0 * g * du * ((1.0 - t) * x - t * y) + f * (x * y)
         return (t * w1 + (1.0 - t) * w0) * where(x * y == 0.0, 0.0, bend)
 
-    return mean_of(focal_entropy, slope, curve), mean_of(focal_entropy_from_logits, slope_from_logits, curve_from_logits)
+    from_probabilities = mean_of(focal_entropy, slope, curve)
+    from_logits = mean_of(focal_entropy_from_logits, slope_from_logits, curve_from_logits)
+    return (
+        from_probabilities._replace(cuda=f"Mean<focal_entropy<T, {cuda}>>"),
+        from_logits._replace(cuda=f"Mean<focal_entropy_from_logits<T, {cuda}>>"),
+    )
 
 
 BINARY_FOCAL, BINARY_FOCAL_FROM_LOGITS = _binary_focal(GENERAL)
@@ -461,6 +474,7 @@ def smoothed(rows: Rows) -> Rows:
         slope=smoothed_slope,
         curve=smoothed_curve if curve else None,
         softmax_slope=smoothed_softmax_slope if softmax_slope else None,
+        cuda=f"Smoothed<{rows.cuda or f'{rows.name}<T>'}, T>",
     )
 
 
@@ -528,7 +542,7 @@ def categorical_focal_crossentropy(
 
 def _categorical_focal(of: _Power) -> tuple[Rows, Rows]:
     """From probabilities, from logits; parameters alpha, gamma and the derivative of u^gamma at 0."""
-    power, power_slope, _ = of
+    power, power_slope, _, cuda = of
 
     def terms(s: Any, p: float, alpha: float, gamma: float, at_zero: float) -> tuple[Any, Any]:
         total = _divisor(s[0])
@@ -577,13 +591,15 @@ def _categorical_focal(of: _Power) -> tuple[Rows, Rows]:
         return scale * ((g - math.exp(p - m) * summed) + r * g)
 
     return (
-        Rows("focal_cross_entropy", (Sum(_focal_prediction), Dot(terms, 2)), value, around, slope),
+        Rows("focal_cross_entropy", (Sum(_focal_prediction), Dot(terms, 2)), value, around, slope,
+             cuda=f"focal_cross_entropy<T, {cuda}>"),  # fmt: skip
         Rows(
             "focal_cross_entropy_from_logits",
             (LogSumExp(_focal_prediction), Dot(terms_from_logits, 4)),
             value_from_logits,
             around_from_logits,
             slope_from_logits,
+            cuda=f"focal_cross_entropy_from_logits<T, {cuda}>",
         ),
     )
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import device_of
 from ..options import flag, number, shown
 from ..problem import Array
-from .confusion import CELLS, Thresholds, count, count_by_sample, divide, read
+from .confusion import CELLS, Thresholds, count_by_sample, divide, gather, read
 from .metric import Metric, Variable, mask_of, weights_of
 
 CURVES = ("ROC", "PR", "PRGAIN")
@@ -104,9 +105,7 @@ class AUC(Metric):
                 ranking.add(scores[part], positive.reshape(-1)[part], None if w is None else w[part])
             return
         columns = p.shape[-1] if self.multi_label else 1
-        counted = count(positive.reshape(-1), p.reshape(-1), w, self._bounds, columns)
-        for cell, x in zip(self._cells, counted, strict=True):
-            cell.assign_add(x.reshape(cell.shape))
+        gather([(cell, i) for i, cell in enumerate(self._cells)], positive, p, w, self._bounds, columns, lowest=True)
 
     def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
         positive, p, w = self._elements(y_true, y_pred, sample_weight, None)
@@ -116,7 +115,8 @@ class AUC(Metric):
     def _elements(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> tuple[Array, Array, Array | None]:
         """Which targets are positive, the scores as they are compared with the thresholds, and flat weights."""
         positive, p = read(y_true, y_pred)
-        w = weights_of(p.shape, sample_weight, mask)
+        device = device_of(p)
+        w = weights_of(p.shape, sample_weight, mask, device)
         labels = p.shape[-1] if p.ndim else 1
         if self.multi_label:
             if p.ndim != 2:
@@ -128,9 +128,16 @@ class AUC(Metric):
         elif self.label_weights is not None:
             if p.ndim < 2 or len(self.label_weights) != labels:
                 raise ValueError(f"label_weights must be one for each column of y_pred, got {len(self.label_weights)} for shape {p.shape}")
-            by_column = np.broadcast_to(np.array(self.label_weights), p.shape).reshape(-1)
+            by_label = np.array(self.label_weights)
+            by_column = np.broadcast_to(by_label if device is None else device.send(by_label), p.shape).reshape(-1)
             w = by_column if w is None else w * by_column
-        p = np.where(p >= np.finfo(p.dtype).min, p, np.finfo(p.dtype).min)
+        if self.exact and device is not None:  # sorted on the host
+            positive, p = read(device.fetch(positive), device.fetch(p))
+            w, device = None if w is None else device.fetch(w), None
+        if device is None:
+            p = np.where(p >= np.finfo(p.dtype).min, p, np.finfo(p.dtype).min)
+        elif self.from_logits and p.dtype.itemsize < 4:
+            p = p.astype(np.float32)
         if self.from_logits and not self.exact:
             with np.errstate(over="ignore"):
                 p = 1.0 / (1.0 + np.exp(-p))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..call import Call, adjust_ranks
+from ..devices import device_of
 from ..losses.hinge import categorical_hinge, hinge, squared_hinge
 from ..losses.probabilistic import binary_crossentropy, categorical_crossentropy, kl_divergence, sparse_categorical_crossentropy
 from ..losses.regression import (
@@ -89,7 +90,7 @@ class RootMeanSquaredError(MeanMetricWrapper):
         weighted = [np.ndim(x) for x in (sample_weight, mask) if x is not None]
         if y_pred.ndim > 1 and weighted and max(weighted) >= y_pred.ndim:  # every element may weigh otherwise: each is a row
             t, p = adjust_ranks(y_true, y_pred)
-            w: Any = weights_of(p.shape, sample_weight, mask)
+            w: Any = weights_of(p.shape, sample_weight, mask, device_of(p))
             call = super()._prepare(t.reshape(-1, 1), p.reshape(-1, 1), w, None)
             if call is not None:
                 call.shape = p.shape

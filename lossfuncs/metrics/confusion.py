@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks, array, is_float
+from ..call import adjust_ranks, is_float
+from ..devices import device_of
 from ..options import number, shown
 from ..problem import Array
-from .metric import Metric, Variable, mask_of, weights_of
+from .metric import Metric, Variable, both, mask_of, weights_of
 
 CELLS = ("true_positives", "false_positives", "true_negatives", "false_negatives")  # in the order in which they are counted
 
@@ -23,8 +24,10 @@ def divide(a: Any, b: Any) -> Any:
 
 def read(y_true: Any, y_pred: Any) -> tuple[Array, Array]:
     """Which targets are positive (not 0), and the predictions in float32 or float64: in what Keras compares them in, or exactly."""
-    t, p = adjust_ranks(array("y_true", y_true), array("y_pred", y_pred))
+    t, p = adjust_ranks(*both(y_true, y_pred))
     single = is_float(p.dtype) and p.dtype.itemsize <= 4 or p.dtype.kind == "b"
+    if device_of(p) is not None:  # there the kernel reads them as they are
+        return t, p
     return t != 0, p.astype(np.float32 if single else np.float64, copy=False)
 
 
@@ -44,6 +47,15 @@ class Thresholds:
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def ascending(self, dtype: Any) -> Array:
+        """The thresholds in that dtype, sorted."""
+        return self._bounds[dtype]
+
+    def even(self, dtype: Any) -> tuple[float, float]:
+        """Where the first finite threshold stands and how many there are a unit; 0, 0 unless they are many and evenly spaced."""
+        ends = self._ends[dtype]
+        return (float(ends[1]), (len(ends) - 3) / (float(ends[-2]) - float(ends[1]))) if self._even else (0.0, 0.0)
 
     def below(self, p: Array) -> Any:
         """How many thresholds each prediction is larger than; none for NaN. The thresholds are rounded to p's dtype."""
@@ -84,6 +96,12 @@ def count(positive: Array, p: Array, w: Array | None, thresholds: Thresholds, co
         if columns > 1:
             cell += np.tile(np.arange(0, cells * columns, cells), len(cell) // columns)
         histogram += np.bincount(cell, None if w is None else w[part], minlength=cells * columns)
+    return at_thresholds(histogram, thresholds, columns)
+
+
+def at_thresholds(histogram: Array, thresholds: Thresholds, columns: int) -> Array:
+    """The result of `count` from how many fell where: for each column the negatives, then the positives, by the thresholds below them."""
+    n = len(thresholds)
     histogram = histogram.reshape(columns, 2, n + 1)
     above = histogram[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
     not_above = histogram.cumsum(axis=-1)[..., :-1]
@@ -104,6 +122,40 @@ def count_by_sample(positive: Array, p: Array, w: Array | None, thresholds: Thre
     if rows * columns == 1:
         found = found[..., None]
     return found.astype(np.float32) if w is None else found
+
+
+def gather(parts: list[tuple[Variable, int]], t: Array, p: Array, w: Array | None, thresholds: Thresholds, columns: int = 1,
+           lowest: bool = False) -> None:  # fmt: skip
+    """Add to each variable its row of `count`.
+
+    lowest: NaN and -inf count as the lowest finite number, for a device; the host has seen to that.
+    """
+    device = device_of(p)
+    if device is None:
+        counted = count(t.reshape(-1), p.reshape(-1), w, thresholds, columns)
+        for variable, i in parts:
+            variable.assign_add(counted[i].reshape(variable.shape))
+        return
+    from . import device as on_device
+
+    compared = np.dtype(np.float32 if is_float(p.dtype) and p.dtype.itemsize <= 4 or p.dtype.kind == "b" else np.float64)
+    first = parts[0][0]
+    name = "thresholds", compared.name, columns
+    if first.waiting is None or not first.waiting.fits(device, name) or first.waiting.parts[0][0] is not first:
+        for variable, _ in parts:
+            variable.settle()
+
+        def of_cells(i: int, variable: Variable) -> Any:
+            return lambda cells: at_thresholds(cells, thresholds, columns)[i].reshape(variable.shape)
+
+        cells = 2 * (len(thresholds) + 1) * columns
+        functions = [(variable, of_cells(i, variable)) for variable, i in parts]
+        pending = on_device.Cells(device, name, cells, functions, thresholds.ascending(compared))
+        for variable, _ in parts:
+            variable.waiting = pending
+    types = on_device.TYPES[t.dtype.name], on_device.TYPES[p.dtype.name], "float" if compared == np.float32 else "double"
+    begin, steps = thresholds.even(compared)
+    first.waiting.count(f"ByThreshold<{', '.join(types)}>", t, p, w, columns, first=begin, steps=steps, lowest=lowest)
 
 
 def best_k(p: Array, k: int) -> Array:
@@ -128,6 +180,11 @@ class ThresholdMetric(Metric):
     _gathered: tuple[int, ...] = (0, 1, 2, 3)  # which of the four counts the variables hold
     sums_over_samples = True
 
+    def _count_in(self, *names: str) -> None:
+        """Variables of these names for the counts of `_gathered`."""
+        for name in names:
+            setattr(self, name, self.add_variable((len(self._bounds),), name=name))
+
     def _set_thresholds(self, thresholds: Any, default: float = 0.5) -> None:
         self.thresholds = thresholds
         given = [default] if thresholds is None else thresholds if isinstance(thresholds, (list, tuple, np.ndarray)) else [thresholds]
@@ -144,27 +201,30 @@ class ThresholdMetric(Metric):
                 raise ValueError(f"{name} must be None or a whole number >= {low}, got {shown(value)}")
         self.top_k, self.class_id = top_k, class_id
 
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
+        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
+        t, p, w = self._elements(y_true, y_pred, sample_weight, mask)
+        gather(list(zip(self.variables, self._gathered, strict=True)), t, p, w, self._bounds)
+
     def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
-        counts = self._counts(y_true, y_pred, sample_weight, None, by_sample=True)[list(self._gathered)]
+        counts = count_by_sample(*self._elements(y_true, y_pred, sample_weight, None), self._bounds)[list(self._gathered)]
         return counts.transpose(2, 0, 1).reshape(counts.shape[2], -1)
 
-    def _counts(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any, by_sample: bool = False) -> Array:
-        """(4, thresholds), or (4, thresholds, samples)."""
-        positive, p = read(y_true, y_pred)
-        w = weights_of(p.shape, sample_weight, mask_of(y_pred, mask))
+    def _elements(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> tuple[Array, Array, Array | None]:
+        """The targets, the predictions that can be positive, and flat weights."""
+        t, p = read(y_true, y_pred)
+        w = weights_of(p.shape, sample_weight, mask_of(y_pred, mask), device_of(p))
         if p.ndim < 2 and (self.top_k is not None or self.class_id is not None):
             name = "top_k" if self.class_id is None else "class_id"
             raise ValueError(f"y_pred must have an axis of classes where {name} is given, got shape {p.shape}")
         if self.top_k is not None:
-            p = np.where(best_k(p, self.top_k), p, np.array(-np.inf, p.dtype))
+            p = np.where(best_k(p, self.top_k), p, p.dtype.type(-np.inf))
         if self.class_id is not None:
             if self.class_id >= p.shape[-1]:
                 raise ValueError(f"class_id is {self.class_id}, but y_pred has classes 0 to {p.shape[-1] - 1}")
             w = None if w is None else w.reshape(p.shape)[..., self.class_id].reshape(-1)
-            positive, p = positive[..., self.class_id], p[..., self.class_id]
-        if by_sample:
-            return count_by_sample(positive, p, w, self._bounds)
-        return count(positive.reshape(-1), p.reshape(-1), w, self._bounds)
+            t, p = t[..., self.class_id], p[..., self.class_id]
+        return t, p, w
 
     def _shaped(self, values: Any) -> Any:
         """One for each threshold; a number where there is one threshold."""
@@ -175,15 +235,12 @@ class _Count(ThresholdMetric):
     """The weight of the elements in one cell of the confusion matrix."""
 
     _options = ("thresholds",)
+    accumulator: Variable
 
     def __init__(self, thresholds: float | Sequence[float] | None = None, name: str | None = None, dtype: Any = None) -> None:
         super().__init__(dtype, name)
         self._set_thresholds(thresholds)
-        self.accumulator = self.add_variable((len(self._bounds),), name="accumulator")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
-        self.accumulator.assign_add(self._counts(y_true, y_pred, sample_weight, mask)[self._gathered[0]])
+        self._count_in("accumulator")
 
     def result(self) -> Any:
         return self._shaped(self.accumulator.value)
@@ -224,14 +281,7 @@ class _Share(ThresholdMetric):
         super().__init__(dtype, name)
         self._set_selection(top_k, class_id)
         self._set_thresholds(thresholds, 0.5 if top_k is None else -np.inf)
-        for i in self._gathered:
-            setattr(self, CELLS[i], self.add_variable((len(self._bounds),), name=CELLS[i]))
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
-        counts = self._counts(y_true, y_pred, sample_weight, mask)
-        for variable, i in zip(self.variables, self._gathered, strict=True):
-            variable.assign_add(counts[i])
+        self._count_in(*(CELLS[i] for i in self._gathered))
 
     def result(self) -> Any:
         hits, errors = (variable.value for variable in self.variables)
@@ -275,16 +325,10 @@ class _BestAt(ThresholdMetric):
         self.num_thresholds = int(num_thresholds)
         bounds = np.arange(num_thresholds) / (num_thresholds - 1) if num_thresholds > 1 else np.array([0.5])
         self.thresholds, self._bounds = bounds.tolist(), Thresholds(bounds)
-        self._cells = [self.add_variable((self.num_thresholds,), name=cell) for cell in CELLS]
-        self.true_positives, self.false_positives, self.true_negatives, self.false_negatives = self._cells
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
-        """Take in a batch; y_true other than 0 is positive. sample_weight: per sample, or of y_pred's shape."""
-        for cell, counted in zip(self._cells, self._counts(y_true, y_pred, sample_weight, mask), strict=True):
-            cell.assign_add(counted)
+        self._count_in(*CELLS)
 
     def result(self) -> Any:
-        tp, fp, tn, fn = (cell.value for cell in self._cells)
+        tp, fp, tn, fn = (variable.value for variable in self.variables)
         recall = divide(tp, tp + fn)
         rates = {"sensitivity": recall, "recall": recall, "specificity": divide(tn, tn + fp), "precision": divide(tp, tp + fp)}
         wanted, given = (rates[rate] for rate in self._rates)

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks, array, whole_numbers
+from ..call import adjust_ranks, device_labels, whole_numbers
+from ..devices import device_of
 from ..options import shown
 from ..problem import Array
 from .confusion import divide
-from .metric import Metric, Variable, mask_of, weights_of
+from .metric import Metric, Variable, both, mask_of, weights_of
 
 AVERAGES = (None, "micro", "macro", "weighted")
 CELLS = ("true_positives", "false_positives", "false_negatives", "intermediate_weights")
@@ -70,11 +71,12 @@ class FBetaScore(Metric):
 
     def _counts(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> Array:
         """For each element its weight as true positive, false positive, false negative, and positive: (4, N, C)."""
-        t, p = self._read(array("y_true", y_true), array("y_pred", y_pred))
-        given = weights_of(p.shape, sample_weight, mask)
+        t, p = self._read(*both(y_true, y_pred))
+        given = weights_of(p.shape, sample_weight, mask, device_of(p))
         w = 1.0 if given is None else given.reshape(p.shape)
         if self.threshold is None:
-            predicted = (p >= np.max(p, axis=-1, keepdims=True, initial=-np.inf)) & (np.abs(p) > 1e-9)  # Keras' bound for a row of zeros
+            largest = np.max(p, axis=-1, keepdims=True) if p.size else p
+            predicted = (p >= largest) & (np.abs(p) > 1e-9)  # Keras' bound for a row of zeros
         else:
             predicted = p > self.threshold
         weighted = w * t
@@ -84,8 +86,15 @@ class FBetaScore(Metric):
     def _read(self, t: Array, p: Array) -> tuple[Array, Array]:
         """Targets as float64 (N, C), and predictions."""
         if p.ndim == 2 and p.shape[1] > 1 and t.shape in (p.shape[:1], (len(p), 1)):
-            labels = whole_numbers("y_true", t.reshape(-1))
+            device = device_of(p)
+            labels = whole_numbers("y_true", t.reshape(-1)) if device is None else device_labels(device, t.reshape(-1))
             bad = (labels < 0) | (labels >= p.shape[1])
+            if device is not None:  # it is not waited for: NaN, and the status word
+                from .device import note
+
+                note(device, bad)
+                one_hot = labels[:, None] == device.xp.arange(p.shape[1])
+                return device.xp.where(bad[:, None], np.nan, one_hot.astype(np.float64)), p
             if bad.any():
                 i = int(np.argmax(bad))
                 raise ValueError(f"y_true[{i}] is {labels[i]}, but y_pred has classes 0 to {p.shape[1] - 1}")

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks, array, class_number, whole_numbers
+from ..call import adjust_ranks, class_number, device_labels, whole_numbers
+from ..devices import device_of
 from ..options import flag, number, shown
-from ..problem import Array
+from ..problem import NO_CLASS, Array
 from .confusion import divide
-from .metric import Metric, mask_of, weights_of
+from .metric import Metric, both, mask_of, weights_of
 
 
 class _Matrix(Metric):
@@ -34,20 +35,24 @@ class _Matrix(Metric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch. sample_weight: of the shape of the class numbers, or per sample."""
-        matrix = self._count(*self._classes(y_true, y_pred), sample_weight, mask_of(y_pred, mask))
-        self.total_confusion_matrix.assign_add(matrix.reshape(self.num_classes, -1))
+        t, p = adjust_ranks(*self._classes(y_true, y_pred))
+        device = device_of(p)
+        w = weights_of(t.shape, sample_weight, mask_of(y_pred, mask), device)
+        if device is None:
+            self.total_confusion_matrix.assign_add(self._count(t, p, w).reshape(self.num_classes, -1))
+        else:
+            self._count_on(device, t, p, w)
 
     def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
-        return self._count(*self._classes(y_true, y_pred), sample_weight, None, len(y_pred))
+        t, p = adjust_ranks(*self._classes(y_true, y_pred))
+        return self._count(t, p, weights_of(t.shape, sample_weight, None), len(y_pred))
 
     def _classes(self, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
         """The class numbers of targets and predictions."""
         raise NotImplementedError
 
-    def _count(self, t: Array, p: Array, sample_weight: Any, mask: Any, rows: int = 1) -> Array:
+    def _count(self, t: Array, p: Array, w: Array | None, rows: int = 1) -> Array:
         """The confusion matrix of each of so many equal parts, flat: (rows, classes^2)."""
-        t, p = adjust_ranks(t, p)
-        w = weights_of(t.shape, sample_weight, mask)
         t, p = t.reshape(-1), p.reshape(-1)
         k = self.num_classes
         counted = (t >= 0) & (t < k) & (p >= 0) & (p < k)
@@ -59,6 +64,17 @@ class _Matrix(Metric):
         cells = np.bincount(cells[counted], None if w is None else w[counted], minlength=rows * k * k)
         return cells.reshape(rows, k * k).astype(np.float64)
 
+    def _count_on(self, device: Any, t: Any, p: Any, w: Any) -> None:
+        from .device import Cells
+
+        k, matrix = self.num_classes, self.total_confusion_matrix
+        if matrix.waiting is None or not matrix.waiting.fits(device, ("classes", k)):
+            matrix.settle()
+            matrix.waiting = Cells(device, ("classes", k), k * k, [(matrix, lambda cells: cells.reshape(k, k))])
+        ignore = NO_CLASS if self.ignore_class is None else self.ignore_class
+        t, p = (x.astype(np.int64, copy=False) for x in (t, p))
+        matrix.waiting.count("ByClasses", t, p, w, classes=k, ignore=ignore)
+
     def result(self) -> Any:
         matrix = self.total_confusion_matrix.value
         both = np.diag(matrix)
@@ -66,6 +82,11 @@ class _Matrix(Metric):
         present = np.array(self.target_class_ids, np.intp)
         present = present[union[present] != 0]
         return np.float64(np.mean(divide(both, union)[present]) if len(present) else 0.0)
+
+
+def _class_numbers(name: str, x: Array) -> Any:
+    device = device_of(x)
+    return whole_numbers(name, x) if device is None else device_labels(device, x)
 
 
 class IoU(_Matrix):
@@ -86,12 +107,12 @@ class IoU(_Matrix):
         self.axis = axis
 
     def _classes(self, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
-        t = self._ids("y_true", array("y_true", y_true), self.sparse_y_true)
-        return t, self._ids("y_pred", array("y_pred", y_pred), self.sparse_y_pred)
+        t, p = both(y_true, y_pred)
+        return self._ids("y_true", t, self.sparse_y_true), self._ids("y_pred", p, self.sparse_y_pred)
 
     def _ids(self, name: str, x: Array, sparse: bool) -> Array:
         if sparse:
-            return whole_numbers(name, x)
+            return _class_numbers(name, x)  # type: ignore[no-any-return]
         if not x.ndim:
             raise ValueError(f"{name} must have an axis of classes, got a number")
         found: Array = np.argmax(x, axis=self.axis)
@@ -109,7 +130,8 @@ class BinaryIoU(_Matrix):
         self.threshold = number("threshold", threshold)
 
     def _classes(self, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
-        return whole_numbers("y_true", array("y_true", y_true)), (array("y_pred", y_pred) >= self.threshold).astype(np.int64)
+        t, p = both(y_true, y_pred)
+        return _class_numbers("y_true", t), (p >= self.threshold).astype(np.int64)
 
 
 class MeanIoU(IoU):

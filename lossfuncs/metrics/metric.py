@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..call import Call, RowsCall, array, by_sample, complete, spread, totals
+from ..devices import device_of, home_of
 from ..dispatch import current_backend, prepare
 from ..options import shown
 from ..problem import Array, Task
@@ -27,14 +28,38 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
     goes on beyond 2^53. So counts are no worse off than in int64, may be of fractional weights, and merge as totals do.
     """
 
-    __slots__ = ("name", "shape", "_high", "_low")
+    __slots__ = ("name", "shape", "_sum", "_rest", "waiting")
 
     def __init__(self, initial: Any, name: str) -> None:
         self.name = name
         self.shape: tuple[int, ...] = np.shape(initial)
-        self._high: Any  # a float, or an array
-        self._low: Any
+        self._sum: Any  # a float, or an array
+        self._rest: Any  # what rounding took from it
+        self.waiting: Any = None  # `device.Pending`: what was gathered on a device and is not in the sum yet
         self.assign(initial)
+
+    def settle(self) -> None:
+        """Fetch what was added on a device."""
+        pending, self.waiting = self.waiting, None
+        if pending is not None:
+            pending.settle()
+
+    @property
+    def _high(self) -> Any:
+        self.settle()
+        return self._sum
+
+    @property
+    def _low(self) -> Any:
+        self.settle()
+        return self._rest
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.name, self.shape, self._high, self._low
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.name, self.shape, self._sum, self._rest = state
+        self.waiting = None
 
     @property
     def value(self) -> Any:
@@ -51,12 +76,16 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
         new = np.array(value, np.float64)
         if new.shape != self.shape:
             raise ValueError(f"{self.name} has shape {self.shape}, so that it cannot be assigned a value of shape {new.shape}")
-        self._high, self._low = (new, np.zeros(self.shape)) if self.shape else (float(new), 0.0)
+        self.settle()  # other variables may wait for it too
+        self._sum, self._rest = (new, np.zeros(self.shape)) if self.shape else (float(new), 0.0)
         return self
 
     def assign_add(self, value: Any, rest: Any = 0.0) -> Self:
-        """Add value, and `rest`, what rounding took from it before. ValueError for another shape."""
-        high = self._high
+        """Add value, and `rest`, what rounding took from it before; an array of a device is added there. ValueError for another shape."""
+        device = None if isinstance(value, float) else device_of(value)
+        if device is not None:
+            return self._add_on(device, value)
+        high = self._sum
         if self.shape == ():
             if not isinstance(value, (float, int)) and np.shape(value) != ():
                 raise ValueError(f"{self.name} is a number, so that a value of shape {np.shape(value)} cannot be added")
@@ -64,21 +93,33 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
             total = high + x
             if math.isfinite(total):
                 large, small = (high, x) if abs(high) >= abs(x) else (x, high)
-                self._low += (large - total) + small + rest
-            self._high = total
+                self._rest += (large - total) + small + rest
+            self._sum = total
             return self
         more = np.asarray(value, np.float64)
         if more.shape not in (self.shape, ()):
             raise ValueError(f"{self.name} has shape {self.shape}, so that a value of shape {more.shape} cannot be added")
         with np.errstate(invalid="ignore", over="ignore"):
-            self._high = high + more
-            second = self._high - high
-            self._low = self._low + ((high - (self._high - second)) + (more - second) + rest)
+            self._sum = high + more
+            second = self._sum - high
+            lost = (high - (self._sum - second)) + (more - second) + rest
+            self._rest = self._rest + np.where(np.isfinite(self._sum), lost, 0.0)
+        return self
+
+    def _add_on(self, device: Any, value: Any) -> Self:
+        from .device import Sum
+
+        if value.shape not in (self.shape, ()):
+            raise ValueError(f"{self.name} has shape {self.shape}, so that a value of shape {value.shape} cannot be added")
+        if self.waiting is None or not self.waiting.fits(device, "sum"):
+            self.settle()
+            self.waiting = Sum(device, self)
+        self.waiting.add(value)
         return self
 
     def assign_sub(self, value: Any) -> Self:
         """Take value from it."""
-        return self.assign_add(-np.asarray(value, np.float64))
+        return self.assign_add(-value if device_of(value) is not None else -np.asarray(value, np.float64))
 
     def numpy(self) -> Any:
         """A copy of what it holds."""
@@ -341,12 +382,25 @@ def _dtype_name(dtype: Any) -> str:
     return name
 
 
-def weights_of(shape: tuple[int, ...], sample_weight: Any, mask: Any) -> Array | None:
-    """Flat float64 weights of values of that shape, 0 where the mask is false; None where every value counts once."""
+def both(y_true: Any, y_pred: Any) -> tuple[Array, Array]:
+    """The two as arrays, which are in one memory."""
+    home_of(y_true, y_pred)
+    return array("y_true", y_true), array("y_pred", y_pred)
+
+
+def weights_of(shape: tuple[int, ...], sample_weight: Any, mask: Any, device: Any = None) -> Any:
+    """Flat float64 weights of values of that shape, 0 where the mask is false; None where every value counts once. For a device: on it."""
     if mask is None:
-        return None if sample_weight is None else spread("sample_weight", sample_weight, shape)
-    kept = (spread("mask", mask, shape) != 0).astype(np.float64)
-    return kept if sample_weight is None else np.where(kept != 0, spread("sample_weight", sample_weight, shape), 0.0)
+        w = None if sample_weight is None else spread("sample_weight", sample_weight, shape, device)
+        return w if device is None or w is None else w.astype(np.float64, copy=False)
+    kept = (spread("mask", mask, shape, device) != 0).astype(np.float64)
+    return kept if sample_weight is None else np.where(kept != 0, spread("sample_weight", sample_weight, shape, device), 0.0)
+
+
+def sum_of(x: Any) -> Any:
+    """The sum as a float; on a device as an array of one number there."""
+    found = np.sum(x)
+    return float(found) if device_of(x) is None else found
 
 
 def mask_of(y_pred: Any, mask: Any) -> Any:
@@ -369,13 +423,13 @@ class Mean(Metric):
         """Take in values (N, ...) or a number. sample_weight and mask: of their shape, or without axes at the end."""
         v = array("values", values)
         if v.size:
-            w = weights_of(v.shape, sample_weight, mask_of(values, mask))
+            w = weights_of(v.shape, sample_weight, mask_of(values, mask), device_of(v))
             samples = v.shape[0] if v.ndim else 1
             per_sample = v.size / samples
             flat = v.astype(np.float64).reshape(-1)
-            self._add(float(np.sum(flat) if w is None else weighted_sum(flat, w)), v.size if w is None else float(np.sum(w)), per_sample)
+            self._add(sum_of(flat) if w is None else weighted_sum(flat, w), v.size if w is None else sum_of(w), per_sample)
 
-    def _add(self, total: float, count: float, per_sample: float) -> None:
+    def _add(self, total: Any, count: Any, per_sample: float) -> None:
         self.total.assign_add(total / per_sample)
         self.count.assign_add(count / per_sample)
 
@@ -384,9 +438,9 @@ class Mean(Metric):
         return np.float64(float(self.total) / count if count else 0.0)
 
 
-def weighted_sum(values: Array, weights: Array) -> float:
+def weighted_sum(values: Array, weights: Array) -> Any:
     """sum(weight * value); what has no weight does not count, not even NaN."""
-    return float(np.sum(np.where(weights != 0, values * weights, 0.0)))
+    return sum_of(np.where(weights != 0, values * weights, 0.0))
 
 
 class Sum(Metric):
@@ -399,8 +453,8 @@ class Sum(Metric):
     def update_state(self, values: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in values of any shape. sample_weight and mask: of their shape, or without axes at the end."""
         v = array("values", values).astype(np.float64)
-        w = weights_of(v.shape, sample_weight, mask_of(values, mask))
-        self.total.assign_add(float(np.sum(v)) if w is None else weighted_sum(v.reshape(-1), w))
+        w = weights_of(v.shape, sample_weight, mask_of(values, mask), device_of(v))
+        self.total.assign_add(sum_of(v) if w is None else weighted_sum(v.reshape(-1), w))
 
     def result(self) -> Any:
         return self.total
@@ -441,11 +495,15 @@ class MeanMetricWrapper(Mean):
                     y_true, y_pred = y_true.reshape(-1, 1), y_pred.reshape(-1, 1)
                 self._add(self._fn(y_true, y_pred, reduction="sum", **self._given), *known)
                 return
-        self._update(array("y_true", y_true), array("y_pred", y_pred), sample_weight, mask)
+        self._update(*both(y_true, y_pred), sample_weight, mask)
 
     def _update(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> None:
         call = self._prepare(y_true, y_pred, sample_weight, mask)
-        if call is not None:
+        if call is not None and call.device is not None:
+            from .device import total_and_count
+
+            self._add(*total_and_count(call), call.m / (call.shape[0] if call.shape else 1))
+        elif call is not None:
             self._take(call, self._total(call), y_true, y_pred)
 
     def _prepare(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> Call | None:
@@ -459,7 +517,7 @@ class MeanMetricWrapper(Mean):
             raise ValueError(f"{self.name} needs several numbers for each sample, but y_pred has one: its shape is {y_pred.shape}")
         if not call.m:
             return None
-        call.weights = weights_of(call.shape, sample_weight, mask)
+        call.weights = weights_of(call.shape, sample_weight, mask, call.device)
         return call
 
     def _take(self, call: Call, total: float, y_true: Array, y_pred: Array) -> None:
@@ -527,7 +585,7 @@ def update_state(metrics: Iterable[Metric], y_true: Any, y_pred: Any, sample_wei
     """
     metrics = list(metrics)
     shared: list[MeanMetricWrapper] = []
-    if np.size(y_pred) >= SHARED and current_backend() == "numba":
+    if current_backend() == "numba" and device_of(y_pred) is None and np.size(y_pred) >= SHARED:
         shared = [metric for metric in metrics if isinstance(metric, MeanMetricWrapper) and metric._fused]
     if len(shared) > 1:
         t, p, mask = array("y_true", y_true), array("y_pred", y_pred), mask_of(y_pred, mask)

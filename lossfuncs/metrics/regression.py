@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks, array
+from ..call import adjust_ranks
+from ..devices import device_of
 from ..options import count, shown
 from ..problem import Array
 from .confusion import divide
-from .metric import Metric, Variable, mask_of, weights_of
+from .metric import Metric, Variable, both, mask_of, weights_of
 
 AGGREGATIONS = (None, "uniform_average", "variance_weighted_average")
 SUMS = ("count", "mean", "spread", "residual")
@@ -45,21 +46,26 @@ class R2Score(Metric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
         """Take in a batch (N, C) or (N,). sample_weight: per sample, or of y_pred's shape."""
-        t, p = (x.astype(np.float64) for x in adjust_ranks(array("y_true", y_true), array("y_pred", y_pred)))
+        t, p = (x.astype(np.float64) for x in adjust_ranks(*both(y_true, y_pred)))
         if p.ndim not in (1, 2) or p.shape[1:] == (0,):
             raise ValueError(f"y_pred must have shape (samples, columns), got shape {p.shape}")
-        given = weights_of(p.shape, sample_weight, mask_of(y_pred, mask))
+        device = device_of(p)
+        xp = np if device is None else device.xp
+        given = weights_of(p.shape, sample_weight, mask_of(y_pred, mask), device)
         t, p = (x[:, None] if x.ndim == 1 else x for x in (t, p))
         if self._sums and self._sums[0].shape != p.shape[1:]:
             raise ValueError(f"y_pred must have the {self._sums[0].shape[0]} columns of the batches before it, got shape {p.shape}")
-        w = np.ones(p.shape) if given is None else given.reshape(p.shape)
+        w = xp.ones(p.shape) if given is None else given.reshape(p.shape)
         self._make_room(1 + 4 * p.shape[1])
         weight = np.sum(w, axis=0)
-        mean = divide(np.sum(np.where(w != 0, w * t, 0.0), axis=0), weight)
+        total = np.sum(np.where(w != 0, w * t, 0.0), axis=0)
+        mean = divide(total, weight) if device is None else xp.where(weight != 0, total / xp.where(weight != 0, weight, 1.0), 0.0)
         away, off = t - mean, t - p
         spread = np.sum(np.where(w != 0, w * away * away, 0.0), axis=0)
         residual = np.sum(np.where(w != 0, w * off * off, 0.0), axis=0)
         samples = np.count_nonzero(np.any(w != 0, axis=1))
+        if device is not None:  # the moments about a new mean need those before: it is waited for
+            weight, mean, spread, residual, samples = (device.fetch(x) for x in (weight, mean, spread, residual, samples))
         self._gather(weight, mean, spread, residual)
         self.num_samples.assign_add(samples)
 

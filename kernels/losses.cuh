@@ -1,0 +1,10 @@
+// Everything that the entry of a row kernel may name.
+#pragma once
+#include "accuracy.cuh"
+#include "circle.cuh"
+#include "hinge.cuh"
+#include "overlap.cuh"
+#include "probabilistic.cuh"
+#include "python.cuh"
+#include "regression.cuh"
+#include "schedule.cuh"

@@ -1,0 +1,58 @@
+"""The CUDA kernels under the compiler's sanitizers, and that these see what is planted for them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import planted
+import pytest
+import sanitized
+
+pytestmark = pytest.mark.sanitize
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("variant, name", [(variant, name) for name, bug in planted.BUGS.items() for variant in bug.seen if variant])
+def test_a_planted_bug_is_seen(variant: str, name: str) -> None:
+    assert planted.BUGS[name].seen[variant] in sanitized.run(variant, str(HERE / "planted.py"), name)
+
+
+@pytest.mark.parametrize("variant", ["address", "thread"])
+@pytest.mark.parametrize("name", planted.SOUND)
+def test_where_nothing_is_wrong_nothing_is_seen(variant: str, name: str) -> None:
+    assert sanitized.run(variant, str(HERE / "planted.py"), name) == "right\n\n\nexit 0"
+
+
+PARTS = 6
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("variant", ["address", "thread"])
+def test_the_kernels_are_sound(variant: str, part: int) -> None:
+    said = sanitized.run(variant, str(HERE / "sweep.py"), str(part), str(PARTS))
+    assert "kernels were right" in said and said.endswith("exit 0"), said
+
+
+# Where the code waits for the other threads, by file and number of the place there, and the variant that must see it where it does not.
+_SOURCES = sanitized.ROOT / "kernels"
+_WAITS = re.compile(r"__(?:syncthreads|syncwarp|threadfence)\(\);")
+PLACES = [(file, i, place[0]) for file in ("schedule.cuh",) for i, place in enumerate(_WAITS.finditer((_SOURCES / file).read_text()))]
+
+
+@pytest.mark.parametrize("file, number, call", PLACES, ids=[f"{file} {number} {call}" for file, number, call in PLACES])
+def test_without_any_one_of_its_barriers_and_fences_a_kernel_is_wrong(file: str, number: int, call: str, tmp_path: Path) -> None:
+    for folder in ("kernels", "lossfuncs"):
+        shutil.copytree(sanitized.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    source = tmp_path / "kernels" / file
+    text = source.read_text()
+    place = list(_WAITS.finditer(text))[number]
+    source.write_text(text[: place.start()] + ";" + text[place.end() :])
+    said = sanitized.run("thread", str(HERE / "sweep.py"), "0", "0", folder=tmp_path)
+    assert "data race" in said, said
+
+
+def test_with_all_of_them_they_are_right_under_every_schedule() -> None:
+    assert "kernels were right" in sanitized.run("", str(HERE / "sweep.py"), "0", "0")
