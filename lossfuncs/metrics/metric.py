@@ -13,6 +13,7 @@ import numpy as np
 
 from ..call import Call, RowsCall, array, complete, spread
 from ..dispatch import current_backend, prepare
+from ..losses.loss import mask_of as mask_of
 from ..options import shown
 from ..problem import Array, Task
 from ..serialization import automatic_name
@@ -326,11 +327,6 @@ def weights_of(shape: tuple[int, ...], sample_weight: Any, mask: Any) -> Array |
         return None if sample_weight is None else spread("sample_weight", sample_weight, shape)
     kept = (spread("mask", mask, shape) != 0).astype(np.float64)
     return kept if sample_weight is None else np.where(kept != 0, spread("sample_weight", sample_weight, shape), 0.0)
-
-
-def mask_of(y_pred: Any, mask: Any) -> Any:
-    """The mask given, or else the one that Keras attached to the predictions."""
-    return getattr(y_pred, "_keras_mask", None) if mask is None else mask
 
 
 class Mean(Metric):
