@@ -14,6 +14,7 @@ import numpy as np
 from ..call import Call, RowsCall, array, by_sample, complete, spread, totals
 from ..devices import device_of, home_of
 from ..dispatch import current_backend, prepare
+from ..losses.loss import mask_of as mask_of
 from ..options import shown
 from ..problem import Array, Task
 from ..serialization import automatic_name
@@ -401,11 +402,6 @@ def sum_of(x: Any) -> Any:
     """The sum as a float; on a device as an array of one number there."""
     found = np.sum(x)
     return float(found) if device_of(x) is None else found
-
-
-def mask_of(y_pred: Any, mask: Any) -> Any:
-    """The mask given, or else the one that Keras attached to the predictions."""
-    return getattr(y_pred, "_keras_mask", None) if mask is None else mask
 
 
 class Mean(Metric):
