@@ -370,7 +370,7 @@ class _State:
 
         def restore() -> None:
             for variable, high, low in kept:
-                variable._high, variable._low = high, low
+                variable._restore(high, low)
             for one in restores:
                 one()
 

@@ -219,9 +219,9 @@ def choose(device: Device, problem: Problem, order: int, total: bool, weighted: 
 
 
 def collective(rows: Rows, labelled: bool, order: int) -> list[int]:
-    """Which passes read the whole row."""
+    """Which passes read the whole row. What is Earlier there counts with what is Larger, as one Rank."""
     passes = rows.passes if order else rows.passes[: rows.leading]
-    return [i for i, one in enumerate(passes) if one.op != "pick" and not (labelled and one.op in ("label", "dot"))]
+    return [i for i, one in enumerate(passes) if one.op not in ("pick", "earlier") and not (labelled and one.op in ("label", "dot"))]
 
 
 # ---- operands

@@ -436,15 +436,20 @@ def functor(rows: Rows, parameters: int, name: str) -> str:
         return f"    DEVICE {_cpp(kind)} {head} const {{ return {expression}; }}"
 
     kinds = {"sum": "Sum<{0}>", "max": "Max<{0}>", "top": "Top<{0}>", "dot": "Dot<{0}>", "lse": "LogSumExp", "label": "Label",
-             "pick": "Pick<{1}>", "larger": "Sum<1>", "earlier": "Rank<{1}, {2}>"}  # fmt: skip
-    passes = ", ".join(kinds[one.op].format(one.size, one.label, one.own) for one in rows.passes)
+             "pick": "Pick<{1}>", "larger": "Sum<1>", "rank": "Rank<{1}, {2}>", "earlier": "Pick<{1}>"}  # fmt: skip
+    ranks = {k: k + 1 for k, one in enumerate(rows.passes[:-1]) if one.op == "larger" and rows.passes[k + 1].op == "earlier"}
+    said = [rows.passes[k + 1]._replace(op="rank") if k in ranks else one for k, one in enumerate(rows.passes)]
+    passes = ", ".join(kinds[one.op].format(one.size, one.label, one.own) for one in said)
     lines = [f"    typedef Passes<{passes}> passes;"]
     if fields:
         lines.insert(0, f"    T {', '.join(fields)};")
     lines.append(f"    static constexpr int leading = {len(rows.passes) if rows.leading is None else rows.leading};")
     lines.append(f"    static constexpr bool pointwise = {str(rows.pointwise).lower()};")
     for k, one in enumerate(rows.passes):
-        if one.op in ("label", "earlier"):  # where none is larger, Rank counts those that are earlier
+        if one.op == "label" or k in ranks:  # Rank counts the larger and the earlier at once
+            continue
+        if one.op == "earlier":
+            lines.append(member(NUMBER, f"terms(At<{k}>, const double* s, T p)", "T(0)"))
             continue
         if one.op == "larger":
             lines.append(member(NUMBER, f"terms(At<{k}>, const double* s, T t, T p)", f"where(p <= T(s[{one.own}]), T(0), T(1))"))

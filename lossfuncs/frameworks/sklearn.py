@@ -21,7 +21,7 @@ from ..dispatch import public
 from ..evaluate import Evaluation
 from ..options import shown
 from ..problem import Array
-from ..rows import Label, Max, Pick, Rank, Rows, Sum, where
+from ..rows import Earlier, Label, Max, Pick, Rows, Sum, where
 from ..table import Entry
 from .boosting import described
 
@@ -73,13 +73,12 @@ vars(_log_losses)["entry"] = Entry("log_loss", "", _log_losses, _rows, "index", 
 # Whether the label is among the k first, where of equal scores the later one comes first; inf for a row that is not finite
 
 
-def _compared(s: Any, t: float, p: float, *a: float) -> tuple[Any, Any, float]:
-    return where(p > s[1], 1.0, 0.0), where(p >= s[1], 1.0, 0.0), p
+def _compared(s: Any, t: float, p: float, *a: float) -> tuple[Any, float, float]:
+    return where(p >= s[1], 1.0, 0.0), p, 0.0
 
 
 def _first(s: Any, n: float, k: float) -> Any:
-    label, own, above, not_below, total, before = s
-    level_and_earlier = before - above
+    label, own, not_below, total, always_0, level_and_earlier = s
     return where(total - total == 0.0, where(not_below - 1.0 - level_and_earlier < k, 1.0, 0.0), math.inf)
 
 
@@ -95,7 +94,7 @@ def _hit_rows(n: int, k: float) -> tuple[Rows, tuple[float, ...]]:
     return _HIT_ROWS, (k,)
 
 
-_HIT_ROWS = Rows("top_k", (Label(), Pick(_probability, 0), Sum(_compared, 3), Rank(0, 1)), _first)
+_HIT_ROWS = Rows("top_k", (Label(), Pick(_probability, 0), Sum(_compared, 3), Earlier(0, 1, 4)), _first)
 vars(_hits)["entry"] = Entry("top_k", "", _hits, _hit_rows, "index", "scores", "last")
 
 
@@ -196,7 +195,7 @@ def _encoded(t: Array | None, labels: Any, classes: int) -> Array | None:
 # Scorers
 
 
-class Scorer(BaseEstimator):  # type: ignore[misc]
+class Scorer(BaseEstimator):
     """scorer(estimator, X, y, sample_weight=None): more is better, so that losses and errors come with a minus sign; see `make_scorer`."""
 
     __metadata_request__score = {"estimator": UNUSED}

@@ -62,6 +62,9 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
         self.name, self.shape, self._sum, self._rest = state
         self.waiting = None
 
+    def _restore(self, high: Any, low: Any) -> None:
+        self._sum, self._rest, self.waiting = high, low, None
+
     @property
     def value(self) -> Any:
         """A copy of what it holds."""
@@ -276,7 +279,7 @@ class Metric:
 
         def restore() -> None:
             for variable, high, low in kept:
-                variable._high, variable._low = high, low
+                variable._restore(high, low)
 
         return restore
 
@@ -534,13 +537,13 @@ class MeanMetricWrapper(Mean):
         """The call's total, in which what weighs 0 has no part, whatever it is: a weight undoes neither NaN nor a label out of range."""
         w = call.weights
         if w is None or w.all() or not isinstance(call, RowsCall):
-            return call.run(current_backend(), Task(True, w))
+            return float(call.run(current_backend(), Task(True, w)))
         with contextlib.suppress(ValueError):
-            total = call.run(current_backend(), Task(True, w))
+            total = float(call.run(current_backend(), Task(True, w)))
             if math.isfinite(total):
                 return total
         again = prepare(self._fn, *call.harmless(call.y_true, call.y_pred, w == 0.0), self._kwargs, None, "sum")
-        return again.run(current_backend(), Task(True, w))
+        return float(again.run(current_backend(), Task(True, w)))
 
     def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
         call = self._prepare(array("y_true", y_true), array("y_pred", y_pred), sample_weight, None)
