@@ -39,9 +39,9 @@ class _Ours:
         given = {**dict(zip(self._arguments, args, strict=False)), **kwargs}
         if not self._theirs and compute.delegated(*given.values()):
             self._theirs = compute.under_xla()  # and then for good, as there is where the state is
-            return super().update_state(**given)
+            return super().update_state(**given)  # type: ignore[misc]
         if self._theirs:
-            return super().update_state(**given)
+            return super().update_state(**given)  # type: ignore[misc]
         mask = getattr(given.get("y_pred"), "_keras_mask", None)
         tensors = {name: compute.readable(x) for name, x in {**given, "mask": mask}.items() if x is not None}
         self._make_room(tensors)
