@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import losses, metrics, plain
-from .bootstrap import BLOCK, ROWS, Draws, Sums, Twins, interval
+from .bootstrap import BLOCK, ROWS, Draws, Scores, Sums, Twins, interval
 from .bootstrap import Estimate as Estimate
 from .call import REQUIRED, RowsCall, array, by_sample, class_number, complete, plan
 from .dispatch import current_backend, prepare
@@ -133,7 +133,7 @@ class Evaluation:
         self.bootstrap = count("bootstrap", bootstrap)
         self.seed, self.first_row = class_number("seed", seed), count("first_row", first_row)
         self.confidence = number("confidence", confidence, 0.0, 1.0)
-        self.replicates: dict[str, Sums | Twins] = {}
+        self.replicates: dict[str, Sums | Scores | Twins] = {}
         self._seen: list[tuple[int, int]] = []  # which rows, where there is a bootstrap
         self._wanted = [("loss", *_pair(x)) for x in _several(loss)] + [("metric", *_pair(x)) for x in _several(metrics)]
         self._options = dict(options or {})
@@ -163,13 +163,14 @@ class Evaluation:
             batch.replicates = self._resampled(batch.functions, first, t, p, sample_weight)
         self.merge(batch)
 
-    def _resampled(self, functions: Mapping[str, Any], first: int, t: Array, p: Array, w: Any) -> dict[str, Sums | Twins]:
+    def _resampled(self, functions: Mapping[str, Any], first: int, t: Array, p: Array, w: Any) -> dict[str, Sums | Scores | Twins]:
         """What the batch brings to the replicates of each function."""
-        found: dict[str, Sums | Twins] = {}
+        found: dict[str, Sums | Scores | Twins] = {}
         for label, fold in functions.items():
             if isinstance(fold, MetricFold) and isinstance(fold.metric, metrics.AUC) and fold.metric.exact:
-                raise ValueError(f"{label} keeps every score with exact=True, so that there is no bootstrap of it: leave exact out")
-            found[label] = (Sums if fold.is_sum else Twins)(label, fold, self.bootstrap)
+                found[label] = Scores(label, fold, self.bootstrap, self.seed)
+            else:
+                found[label] = (Sums if fold.is_sum else Twins)(label, fold, self.bootstrap)
         weights = None if w is None else array("sample_weight", w)
         rows = max(1, min(ROWS, BLOCK // self.bootstrap))
         for begin in range(0, len(p), rows):
