@@ -24,9 +24,10 @@ import numpy as np
 from . import losses, metrics, plain
 from .bootstrap import BLOCK, ROWS, Draws, Scores, Sums, Twins, interval
 from .bootstrap import Estimate as Estimate
-from .call import REQUIRED, RowsCall, array, by_sample, class_number, complete, plan
+from .call import REQUIRED, RowsCall, array, by_sample, class_number, complete, plan, totals
 from .dispatch import current_backend, prepare
 from .files import open_rows
+from .metrics import metric
 from .metrics.confusion import ThresholdMetric
 from .names import SPELLINGS, find
 from .options import count, number
@@ -149,13 +150,12 @@ class Evaluation:
             return
         batch = Evaluation()  # merged when it is whole, so that a bad batch leaves nothing behind
         batch.functions = _like(self.functions) if self.functions else self._resolved(t, p)
-        for accumulator in batch.functions.values():
-            try:
-                accumulator.update(t, p, sample_weight)
-            except ValueError as error:
-                # a row of this batch is named: say which one of the data it is
-                where = re.sub(r"^y_true\[(\d+)", lambda found: f"y_true[{self.rows + int(found[1])}", str(error))
-                raise ValueError(where) from None
+        try:
+            _update_together(batch.functions.values(), t, p, sample_weight)
+        except ValueError as error:
+            # a row of this batch is named: say which one of the data it is
+            where = re.sub(r"^y_true\[(\d+)", lambda found: f"y_true[{self.rows + int(found[1])}", str(error))
+            raise ValueError(where) from None
         batch.rows = len(p)
         if self.bootstrap:
             first = self.first_row + self.rows
@@ -234,6 +234,21 @@ class Evaluation:
         return functions
 
 
+def _update_together(functions: Iterable[Accumulator | MetricFold], t: Array, p: Array, w: Any) -> None:
+    """Update each; of a large batch the means of functions are added up in one pass."""
+    means: list[tuple[Accumulator, Any]] = []
+    together = p.size >= metric.SHARED and current_backend() == "numba"
+    for function in functions:
+        if together and isinstance(function, Accumulator):
+            call, whole = function.prepared(t, p, w)
+            if not whole:
+                means.append((function, call))
+                continue
+        function.update(t, p, w)
+    for (function, call), total in zip(means, totals([call for _, call in means]), strict=True):
+        function.take(call, total)
+
+
 def _like(functions: dict[str, Accumulator | MetricFold]) -> dict[str, Accumulator | MetricFold]:
     """The same functions, having seen nothing."""
     return {label: type(a)(a.function, a.options) for label, a in functions.items()}
@@ -278,16 +293,20 @@ class Accumulator:
 
     def update(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> None:
         """Take in a batch of at least one row."""
-        call, whole = self._call(y_true, y_pred, sample_weight)
+        call, whole = self.prepared(y_true, y_pred, sample_weight)
         if whole:
             self._add_terms(call)
         else:
-            divisor = call.divisor()
-            self._add([call.run(current_backend(), Task(True, call.weights))], 0.0 if math.isinf(divisor) else divisor)
+            self.take(call, call.run(current_backend(), Task(True, call.weights)))
+
+    def take(self, call: Any, total: float) -> None:
+        """Take in the total of a call."""
+        divisor = call.divisor()
+        self._add([total], 0.0 if math.isinf(divisor) else divisor)
 
     def contributions(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
         """What each sample adds: the sums of weight * value and of the weights; or the terms and elements of the one row."""
-        call, whole = self._call(y_true, y_pred, sample_weight)
+        call, whole = self.prepared(y_true, y_pred, sample_weight)
         if not whole:
             return by_sample(call, current_backend())
         problem, samples = call.problem, len(y_pred)
@@ -304,7 +323,7 @@ class Accumulator:
             return means
         return np.asarray(self._of_one_row(totals, weight))
 
-    def _call(self, y_true: Array, y_pred: Array, sample_weight: Any) -> tuple[Any, bool]:
+    def prepared(self, y_true: Array, y_pred: Array, sample_weight: Any) -> tuple[Any, bool]:
         """The call, and whether all data are one row."""
         t, p = y_true, y_pred
         if p.ndim == 1:

@@ -251,7 +251,7 @@ class Report:
             pooled = [part[0] for part in of_counts(counts.sum(axis=1, keepdims=True))]
             axes.plot(*_thinned(*pooled[:2]), color=COLOURS[1], label=f"all pooled, {area} {pooled[2]:.3f}")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03), title=title + ("" if self.classes == 1 else ", each against the rest"))
-        axes.legend(fontsize=9 if len(columns) > 4 else 11, loc="lower right" if area == "AUC" else "lower left", framealpha=0.9)
+        axes.legend(fontsize=10 if len(columns) > 4 else 11, loc="lower right" if area == "AUC" else "lower left", framealpha=0.9)
 
     def _calibration(self, axes: Any) -> str:
         weight, stated, right = self.bars
@@ -260,13 +260,13 @@ class Report:
         axes.bar((np.arange(BARS) + 0.5) / BARS, weight / weight.max() * 0.25, 0.95 / BARS, color="#ddd", label="share of the samples")
         n, x, y = weight[filled], stated[filled] / weight[filled], right[filled] / weight[filled]
         middle, reach = (y + 1.92 / n) / (1 + 3.84 / n), 1.96 * np.sqrt(y * (1 - y) / n + 0.96 / n**2) / (1 + 3.84 / n)  # Wilson's interval
-        axes.vlines(x, middle - reach, middle + reach, color=COLOURS[0], alpha=0.4, linewidth=3, label="its 95% interval")
+        axes.vlines(x, middle - reach, middle + reach, color=COLOURS[0], alpha=0.4, linewidth=3, label="95% interval")
         axes.plot(x, y, "o-", color=COLOURS[0], linewidth=1, markersize=5, label="observed")
         error = np.sum(np.abs(stated - right)) / weight.sum()
         of = "of class 1" if self.kind == "binary" else "of the predicted class"
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03), xlabel=f"stated probability {of}", ylabel="observed frequency",
                  title=f"Calibration, expected error {error:.4f}")  # fmt: skip
-        axes.legend(fontsize=9, loc="upper left")
+        axes.legend(fontsize=10, loc="best")
         return "Calibration"
 
     def _scatter(self, axes: Any) -> str:
