@@ -50,12 +50,12 @@ def _poisson_quantiles() -> Array:
 _TIMES = _poisson_quantiles()
 
 
-def times(seed: int, first: int, rows: int, replicates: int) -> Array:
-    """How often each of the samples `first`, `first` + 1, ... counts in each replicate: (rows, replicates)."""
+def times(seed: int, places: Array, replicates: int, begin: int = 0) -> Array:
+    """How often the samples at these places count in the replicates `begin`, ..., `replicates` - 1; `begin` is a multiple of 4."""
     key = _mixed(np.array([seed % 2**64], np.uint64))
-    row = _mixed(np.arange(first, first + rows, dtype=np.uint64) * _ODD + key)
-    draws = _mixed(row[:, None] + np.arange(-(-replicates // 4), dtype=np.uint64) * _ODD)  # of four replicates each
-    found: Array = np.take(_TIMES, draws.astype("<u8", copy=False).view("<u2")[:, :replicates])
+    sample = _mixed(places.astype(np.uint64) * _ODD + key)
+    draws = _mixed(sample[:, None] + np.arange(begin // 4, -(-replicates // 4), dtype=np.uint64) * _ODD)  # of four replicates each
+    found: Array = np.take(_TIMES, draws.astype("<u8", copy=False).view("<u2")[:, : replicates - begin])
     return found
 
 
@@ -63,7 +63,8 @@ class Draws:
     """How often each of a block of samples counts in each replicate, for all metrics alike."""
 
     def __init__(self, seed: int, first: int, rows: int, replicates: int) -> None:
-        self.often = times(seed, first, rows, replicates)
+        self.places = np.arange(first, first + rows)
+        self.often = times(seed, self.places, replicates)
 
     @functools.cached_property
     def single(self) -> Array:
@@ -105,6 +106,62 @@ class Sums:
     def results(self) -> Any:
         """The result of each replicate."""
         return self.fold.results(self.sums)
+
+
+class Scores:
+    """An AUC with exact=True: all scores are kept, and the counts drawn once more when they are sorted."""
+
+    def __init__(self, name: str, fold: Any, replicates: int, seed: int) -> None:
+        self.name, self.metric, self.replicates, self.seed = name, fold.metric, replicates, seed
+        self.parts: list[tuple[Array, ...]] = []  # places, scores, which are positive, weights
+
+    def add(self, draws: Draws, y_true: Array, y_pred: Array, sample_weight: Any) -> None:
+        """Take in a block of samples."""
+        self.parts.append((draws.places, *self.metric.scores(y_true, y_pred, sample_weight)))
+        self._check()
+
+    def merge(self, other: Scores) -> None:
+        """Take in all that the other has seen."""
+        self.parts = self.parts + other.parts
+        self._check()
+
+    def _check(self) -> None:
+        most = self.metric.capacity
+        if sum(part[1].size for part in self.parts) > most:
+            raise ValueError(f"bootstrap of {self.name} with exact=True keeps every score, and there are more than its capacity, {most:,}")
+
+    def results(self) -> Any:
+        """The result of each replicate."""
+        places, scores, positive, weights = (np.concatenate(x) for x in zip(*self.parts, strict=True))
+        columns = [SortedScores(*(x[..., i] for x in (scores, positive, weights))) for i in range(scores.shape[2])]
+        step = max(4, (BLOCK // scores[..., 0].size) // 4 * 4)
+        found = []
+        for begin in range(0, self.replicates, step):
+            often = times(self.seed, places, min(begin + step, self.replicates), begin)
+            found.append(self.metric.combined(np.stack([self.metric.area(*column.cells(often)) for column in columns])))
+        return np.concatenate(found)
+
+
+class SortedScores:
+    """Scores (samples, elements) in order, ready to be counted with many weights of the samples."""
+
+    def __init__(self, scores: Array, positive: Array, weights: Array) -> None:
+        order = np.argsort(scores, axis=None, kind="stable")
+        ranked = scores.reshape(-1)[order]
+        self.samples = order // scores.shape[1]
+        self.first = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+        positive, weights = positive.reshape(-1)[order], weights.reshape(-1)[order]
+        self.weights = [np.where(which, weights, 0.0)[:, None] for which in (positive, ~positive)]
+
+    def cells(self, often: Array) -> tuple[Array, ...]:
+        """True and false positives, true and false negatives, below all scores, between them, and above: (thresholds, replicates)."""
+        drawn = often[self.samples]
+        below = []
+        for weights in self.weights:
+            at = np.add.reduceat(drawn * weights, self.first, axis=0)
+            below.append(np.concatenate([np.zeros((1, at.shape[1])), np.cumsum(at, axis=0)]))
+        positives, negatives = below
+        return positives[-1] - positives, negatives[-1] - negatives, negatives, positives
 
 
 class Twins:

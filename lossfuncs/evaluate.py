@@ -23,11 +23,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import losses, metrics, plain
-from .bootstrap import BLOCK, ROWS, Draws, Sums, Twins, interval
+from .bootstrap import BLOCK, ROWS, Draws, Scores, Sums, Twins, interval
 from .bootstrap import Estimate as Estimate
-from .call import REQUIRED, RowsCall, array, by_sample, class_number, complete, gpu_backend, plan
+from .call import REQUIRED, RowsCall, array, by_sample, class_number, complete, gpu_backend, plan, totals
 from .dispatch import current_backend, prepare
 from .files import Source, open_rows
+from .metrics import metric
 from .metrics.confusion import ThresholdMetric
 from .names import SPELLINGS, find
 from .options import count, number
@@ -147,7 +148,7 @@ class Evaluation:
         self.bootstrap = count("bootstrap", bootstrap)
         self.seed, self.first_row = class_number("seed", seed), count("first_row", first_row)
         self.confidence = number("confidence", confidence, 0.0, 1.0)
-        self.replicates: dict[str, Sums | Twins] = {}
+        self.replicates: dict[str, Sums | Scores | Twins] = {}
         self._seen: list[tuple[int, int]] = []  # which rows, where there is a bootstrap
         self._wanted = [("loss", *_pair(x)) for x in _several(loss)] + [("metric", *_pair(x)) for x in _several(metrics)]
         self._options = dict(options or {})
@@ -163,13 +164,12 @@ class Evaluation:
             return
         batch = Evaluation()  # merged when it is whole, so that a bad batch leaves nothing behind
         batch.functions = _like(self.functions) if self.functions else self._resolved(t, p)
-        for accumulator in batch.functions.values():
-            try:
-                accumulator.update(t, p, sample_weight)
-            except ValueError as error:
-                # a row of this batch is named: say which one of the data it is
-                where = re.sub(r"^y_true\[(\d+)", lambda found: f"y_true[{self.rows + int(found[1])}", str(error))
-                raise ValueError(where) from None
+        try:
+            _update_together(batch.functions.values(), t, p, sample_weight)
+        except ValueError as error:
+            # a row of this batch is named: say which one of the data it is
+            where = re.sub(r"^y_true\[(\d+)", lambda found: f"y_true[{self.rows + int(found[1])}", str(error))
+            raise ValueError(where) from None
         batch.rows = len(p)
         if self.bootstrap:
             first = self.first_row + self.rows
@@ -177,13 +177,14 @@ class Evaluation:
             batch.replicates = self._resampled(batch.functions, first, t, p, sample_weight)
         self.merge(batch)
 
-    def _resampled(self, functions: Mapping[str, Any], first: int, t: Array, p: Array, w: Any) -> dict[str, Sums | Twins]:
+    def _resampled(self, functions: Mapping[str, Any], first: int, t: Array, p: Array, w: Any) -> dict[str, Sums | Scores | Twins]:
         """What the batch brings to the replicates of each function."""
-        found: dict[str, Sums | Twins] = {}
+        found: dict[str, Sums | Scores | Twins] = {}
         for label, fold in functions.items():
             if isinstance(fold, MetricFold) and isinstance(fold.metric, metrics.AUC) and fold.metric.exact:
-                raise ValueError(f"{label} keeps every score with exact=True, so that there is no bootstrap of it: leave exact out")
-            found[label] = (Sums if fold.is_sum else Twins)(label, fold, self.bootstrap)
+                found[label] = Scores(label, fold, self.bootstrap, self.seed)
+            else:
+                found[label] = (Sums if fold.is_sum else Twins)(label, fold, self.bootstrap)
         weights = None if w is None else array("sample_weight", w)
         rows = max(1, min(ROWS, BLOCK // self.bootstrap))
         for begin in range(0, len(p), rows):
@@ -247,6 +248,21 @@ class Evaluation:
         return functions
 
 
+def _update_together(functions: Iterable[Accumulator | MetricFold], t: Array, p: Array, w: Any) -> None:
+    """Update each; of a large batch the means of functions are added up in one pass."""
+    means: list[tuple[Accumulator, Any]] = []
+    together = p.size >= metric.SHARED and current_backend() == "numba"
+    for function in functions:
+        if together and isinstance(function, Accumulator):
+            call, whole = function.prepared(t, p, w)
+            if not whole:
+                means.append((function, call))
+                continue
+        function.update(t, p, w)
+    for (function, call), total in zip(means, totals([call for _, call in means]), strict=True):
+        function.take(call, total)
+
+
 def _like(functions: dict[str, Accumulator | MetricFold]) -> dict[str, Accumulator | MetricFold]:
     """The same functions, having seen nothing."""
     return {label: type(a)(a.function, a.options) for label, a in functions.items()}
@@ -291,19 +307,24 @@ class Accumulator:
 
     def update(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> None:
         """Take in a batch of at least one row."""
-        call, whole = self._call(y_true, y_pred, sample_weight)
+        call, whole = self.prepared(y_true, y_pred, sample_weight)
         if whole:
             self._add_terms(call)
         else:
             if call.device is None:
-                total, divisor = call.run(current_backend(), Task(True, call.weights)), call.divisor()
+                self.take(call, call.run(current_backend(), Task(True, call.weights)))
             else:
                 total, divisor = gpu_backend().total_and_divisor(call)
-            self._add([total], 0.0 if math.isinf(divisor) else divisor)
+                self._add([total], 0.0 if math.isinf(divisor) else divisor)
+
+    def take(self, call: Any, total: float) -> None:
+        """Take in the total of a call."""
+        divisor = call.divisor()
+        self._add([total], 0.0 if math.isinf(divisor) else divisor)
 
     def contributions(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
         """What each sample adds: the sums of weight * value and of the weights; or the terms and elements of the one row."""
-        call, whole = self._call(y_true, y_pred, sample_weight)
+        call, whole = self.prepared(y_true, y_pred, sample_weight)
         if not whole:
             return by_sample(call, current_backend())
         problem, samples = call.problem, len(y_pred)
@@ -320,7 +341,7 @@ class Accumulator:
             return means
         return np.asarray(self._of_one_row(totals, weight))
 
-    def _call(self, y_true: Array, y_pred: Array, sample_weight: Any) -> tuple[Any, bool]:
+    def prepared(self, y_true: Array, y_pred: Array, sample_weight: Any) -> tuple[Any, bool]:
         """The call, and whether all data are one row."""
         t, p = y_true, y_pred
         if p.ndim == 1:

@@ -21,6 +21,8 @@ SOME_METRICS: dict[str, Any] = {
                  "RootMeanSquaredError", "TopKCategoricalAccuracy", "TrueNegatives", "TruePositives")
 } | {
     "AUC of each label": lambda: metrics.AUC(50, multi_label=True),
+    "AUC, exact": lambda: metrics.AUC(exact=True),
+    "AUC, exact, of each label": lambda: metrics.AUC(exact=True, multi_label=True, label_weights=[1.0, 2, 0, 1, 1], curve="PR"),
     "FBetaScore, micro": lambda: metrics.FBetaScore("micro", 2.0, 0.3),
     "OneHotMeanIoU": lambda: metrics.OneHotMeanIoU(C),
     "Precision of a class": lambda: metrics.Precision([0.2, 0.3], class_id=1),
@@ -68,7 +70,7 @@ def test_a_replicate_is_the_metric_with_counts_for_weights(name: str, weighted: 
         fold.update(t[part], p[part], w[part] if weighted else None)
     (replicates,) = fold.replicates.values()
     wanted = []
-    for often in times(3, 0, N, 6).T:
+    for often in times(3, np.arange(N), 6).T:
         metric = SOME_METRICS[name]()
         metric.update_state(t, p, sample_weight=often * w if weighted else often)
         wanted.append(metric.result())
@@ -88,20 +90,20 @@ def test_a_function_is_resampled_by_samples(name: str, weighted: bool) -> None:
     for i in (0, 2, 4):
         found.update(t[i : i + 2], p[i : i + 2], w[i : i + 2] if weighted else None)
     wanted = []
-    for often in times(0, 0, 6, 5).T.astype(int):
+    for often in times(0, np.arange(6), 5).T.astype(int):
         rows = np.repeat(np.arange(6), often)
         wanted.append(evaluate(t[rows], p[rows], loss=name, sample_weight=w[rows] if weighted else None)[name])
     np.testing.assert_allclose(found.replicates[name].results(), wanted, rtol=1e-12)
 
 
 def test_counts_are_poisson_and_depend_on_seed_replicate_and_place_alone() -> None:
-    k = times(0, 0, 4000, 250)
+    k = times(0, np.arange(4000), 250)
     for value, probability in enumerate((0.36788, 0.36788, 0.18394, 0.06131, 0.01533, 0.00307)):
         assert np.mean(k == value) == pytest.approx(probability, abs=5 * (probability / k.size) ** 0.5)
     assert np.abs(np.corrcoef(k.T) - np.eye(250)).max() < 5.5 / 4000**0.5  # of replicates
     assert np.abs(np.corrcoef(k[:250]) - np.eye(250)).max() < 5.5 / 250**0.5  # of samples
-    np.testing.assert_array_equal(times(0, 1234, 5, 7), k[1234:1239, :7])
-    assert (times(1, 0, 4000, 250) != k).mean() > 0.6
+    np.testing.assert_array_equal(times(0, np.arange(1234, 1239), 7, 4), k[1234:1239, 4:7])
+    assert (times(1, np.arange(4000), 250) != k).mean() > 0.6
 
 
 def test_neither_batches_nor_the_order_of_merging_change_an_interval() -> None:
@@ -143,7 +145,7 @@ def test_a_sample_of_infinite_loss_is_missing_from_replicates_that_leave_it_out(
     p[3] = np.inf
     fold = Evaluation("mae", bootstrap=50)
     fold.update(np.zeros(30), p)
-    np.testing.assert_array_equal(np.isinf(fold.replicates["mae"].results()), times(0, 3, 1, 50)[0] > 0)
+    np.testing.assert_array_equal(np.isinf(fold.replicates["mae"].results()), times(0, np.array([3]), 50)[0] > 0)
     assert interval(1.0, [1.0, np.inf, np.inf], 0.95).high == np.inf
 
 
@@ -153,7 +155,7 @@ def test_bad_input_is_named() -> None:
                              ({"bootstrap": 3, "confidence": 2}, r"confidence must be a number in \[0, 1\]")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             evaluate(t, p, loss="ce", **options)
-    with pytest.raises(ValueError, match="auc keeps every score with exact=True"):
-        evaluate(t, p, metrics=metrics.AUC(exact=True, name="auc"), bootstrap=3)
+    with pytest.raises(ValueError, match="bootstrap of auc with exact=True keeps every score, and there are more than its capacity, 200"):
+        evaluate(t, p, metrics=metrics.AUC(exact=True, capacity=200, name="auc"), bootstrap=3)
     with pytest.raises(ValueError, match=r"bootstrap=1000 is too many for mean_io_u, whose state is 1,000,000 numbers: at most 134"):
         evaluate(np.zeros(3), np.zeros(3), metrics=metrics.MeanIoU(1000, name="mean_io_u"), bootstrap=1000)

@@ -76,3 +76,14 @@ def test_the_reference_updates_them_one_by_one() -> None:
     with lossfuncs.backend("numpy"):
         metrics.update_state(some, np.zeros((3, 2)), np.ones((3, 2)))
     assert [one.result() for one in some] == [1, 1]
+
+
+def test_evaluate_gives_large_batches_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    t, p = draw(ROWS[SPARSE[0]], (300, 70), np.random.default_rng(2))
+    p, w = p.astype(np.float32), np.random.default_rng(3).uniform(0, 2, 300)
+    wanted: Any = {"loss": [SPARSE[2]], "metrics": list(SPARSE[:2]), "sample_weight": w}
+    alone = lossfuncs.evaluate(t, p, **wanted)
+    monkeypatch.setattr(module, "SHARED", 1)
+    assert lossfuncs.evaluate(t, p, **wanted) == pytest.approx(alone, rel=1e-15)
+    with pytest.raises(ValueError, match=r"^y_true\[250\] is 70"):
+        lossfuncs.evaluate(np.where(np.arange(300) == 250, 70, t), p, **wanted, batch_size=200)

@@ -44,7 +44,10 @@ MUTANTS = {
     "lanes combined wrongly": Mutant("fold.py", "combine(x, 1, x[3], 1.0, True)", "combine(x, 1, x[2], 1.0, True)", "long"),
     "an equal largest counted twice": Mutant("fold.py", "S[(slot + 2) * LANES + lane] - 1.0)", "S[(slot + 2) * LANES + lane])", "long"),
     "soft targets taken for hard ones": Mutant("fold.py", "(y != 0.0) & (y != 1.0)", "(y < 0.0) & (y != 1.0)", "soft"),
-    "a tie before the label left out": Mutant("fold.py", "(place < s[label])", "(place < s[label] - 1.0)", "rank"),
+    "a tie before the label left out": Mutant("fold.py", "(float(j) < s[label])", "(float(j) + 1.0 < s[label])", "rank"),
+    "a tie before the label of a long row left out": Mutant("fold.py", "max(int(S[label * LANES]), 0)", "max(int(S[label * LANES]) - 1, 0)", "rank"),
+    "a tie within a long row left out": Mutant("fold.py", "at(p, block) if block + LANES <= n else tail_p", "tail_p", "rank"),
+    "totals of joint rows mixed": Mutant("schedules.py", "at(acc, which * LANES)", "acc", "joint"),
     "weights left out of a total": Mutant("schedules.py", "status[lane]) * W[lane]", "status[lane])", "total"),
     "the class after the last allowed": Mutant("schedules.py", "(k < classes)", "(k <= classes)", "labels"),
     "a chunk cut short": Mutant("schedules.py", "min(m, (c + 1) * chunk)", "min(m, (c + 1) * chunk - 1)", "chunks"),
@@ -81,10 +84,19 @@ def labels() -> None:
 
 
 def rank() -> None:
-    t, p = np.eye(9, dtype=np.float32)[[4, 4, 4]], np.zeros((3, 9), np.float32)
-    p[:, 4] = 1.0
-    p[1, 3] = p[2, 5] = 1.0
-    np.testing.assert_array_equal(lossfuncs.categorical_accuracy(t, p), [1.0, 0.0, 1.0])
+    for n, label in ((9, 4), (200, 130), (200, 195)):
+        p = np.zeros((3, n), np.float32)
+        p[:, label] = 1.0
+        p[1, label - 1] = p[2, label + 1] = 1.0
+        np.testing.assert_array_equal(lossfuncs.sparse_categorical_accuracy(np.full(3, label), p), [1.0, 0.0, 1.0])
+
+
+def joint() -> None:
+    module = sys.modules["lossfuncs.metrics.metric"]
+    module.SHARED = 1  # type: ignore[attr-defined]
+    together = [lossfuncs.metrics.MeanSquaredError(), lossfuncs.metrics.MeanAbsoluteError()]
+    lossfuncs.metrics.update_state(together, np.zeros((70, 9)), np.full((70, 9), 3.0))
+    np.testing.assert_array_equal([metric.result() for metric in together], [9.0, 3.0])
 
 
 WEIGHTS = {"sample_weight": np.arange(70.0), "reduction": "mean"}
@@ -102,6 +114,7 @@ CHECKS = {
     "exponents": lambda: compare("loss", "categorical_crossentropy", [(LONGEST + 9,)], from_logits=True),
     "labels": labels,
     "rank": rank,
+    "joint": joint,
 }
 
 

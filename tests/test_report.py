@@ -154,6 +154,14 @@ def test_the_scatter_plot_is_a_fair_sample_in_bounded_memory(tmp_path: Path) -> 
     assert np.mean(report.rows[:, 1]) == pytest.approx(20, abs=1.5)
 
 
+def test_classes_that_come_late_have_their_place_in_the_matrix(tmp_path: Path) -> None:
+    report = Report(str(tmp_path / "page.html"))
+    report.update(np.array([0, 1, 1]), np.array([0, 1, 2]))
+    report.update(np.array([0, 4]), np.array([3, 4]))
+    assert report.classes == 5
+    assert np.argwhere(report.matrix).tolist() == [[0, 0], [0, 3], [1, 1], [1, 2], [4, 4]]
+
+
 def test_names_of_files_are_text_not_markup(tmp_path: Path) -> None:
     page = page_of([(np.zeros(3), np.ones(3) / 2)], tmp_path / "page.html", [("<b>", "1 & 2", "")], "<script>x</script>")
     assert {"<b>", "1 & 2", "<script>x</script>"} <= set(page.texts)

@@ -52,11 +52,13 @@ class Report:
     def __init__(self, path: str) -> None:
         if not find_spec("matplotlib"):
             raise ImportError("a report needs matplotlib, which is not installed: pip install 'lossfuncs[cli]'")
-        with open(path, "a"):  # now rather than after hours
+        new = not os.path.exists(path)
+        with open(path, "a"):  # whether that is allowed is better known now than after hours
             self.path = path
-        if not os.path.getsize(path):
+        if new:
             os.unlink(path)
         self.kind = ""
+        self.matrix = np.zeros((0, 0))  # of classes and predicted classes
         self.classes = 0
         self.logits = False  # to be set where that is known; otherwise the first batch tells
 
@@ -65,29 +67,36 @@ class Report:
         t, p = array("y_true", y_true), array("y_pred", y_pred).astype(np.float64)
         if not self.kind:
             self._begin(t, p)
-        if self.kind == "numbers":
-            self._sample(t, p)
-            return
-        if self.kind == "decisions":
-            labels, decided = t.reshape(-1).astype(np.int64), p.reshape(-1).astype(np.int64)
-            self._confuse(labels, decided, _weights(sample_weight, p.shape))
-            return
-        if self.kind == "binary":
-            t, p = t.reshape(-1), p.reshape(-1)
-            w = _weights(sample_weight, p.shape)
+        takes: dict[str, Any] = {"numbers": self._take_numbers, "decisions": self._take_decisions, "binary": self._take_binary,
+                                 "labels": self._take_labels, "classes": self._take_classes}  # fmt: skip
+        if self.kind in takes:
+            takes[self.kind](t, p, sample_weight)
+
+    def _take_decisions(self, t: Array, p: Array, sample_weight: Any) -> None:
+        labels, decided = t.reshape(-1).astype(np.int64), p.reshape(-1).astype(np.int64)
+        self.classes = max(self.classes, 1 + int(max(labels.max(), decided.max())))
+        grown = self.classes - len(self.matrix) if self.classes <= MANY else 0
+        self.matrix = np.pad(self.matrix, (0, grown))
+        self._confuse(labels, decided, _weights(sample_weight, p.shape))
+
+    def _take_binary(self, t: Array, p: Array, sample_weight: Any) -> None:
+        positive, p = t.reshape(-1) > 0, p.reshape(-1)
+        w = _weights(sample_weight, p.shape)
+        chance = _sigmoid(p) if self.logits else p
+        self._score(positive[:, None], chance[:, None], w)
+        self._confuse(positive.astype(np.int64), (chance > 0.5).astype(np.int64), w)
+        self._calibrate(chance, positive, w)
+
+    def _take_labels(self, t: Array, p: Array, sample_weight: Any) -> None:
+        w = _weights(sample_weight, p.shape[:-1])
+        if self.classes <= MANY:
             chance = _sigmoid(p) if self.logits else p
-            self._score((t > 0)[:, None], chance[:, None], w)
-            self._confuse((t > 0).astype(np.int64), (chance > 0.5).astype(np.int64), w)
-            self._calibrate(chance, t > 0, w)
-            return
-        if self.kind == "other":
-            return
-        shape, p = p.shape[:-1], p.reshape(-1, p.shape[-1])
-        w = _weights(sample_weight, shape)
-        if self.kind == "labels":
-            self._score(t.reshape(p.shape) != 0, _sigmoid(p) if self.logits else p, w)
-            return
-        labels = t.reshape(-1).astype(np.int64) if t.size == len(p) else np.argmax(t.reshape(p.shape), axis=-1)
+            self._score(t.reshape(-1, self.classes) > 0, chance.reshape(-1, self.classes), w)
+
+    def _take_classes(self, t: Array, p: Array, sample_weight: Any) -> None:
+        w = _weights(sample_weight, p.shape[:-1])
+        labels = t.reshape(-1).astype(np.int64) if t.size * self.classes == p.size else np.argmax(t, axis=-1).reshape(-1)
+        p = p.reshape(-1, self.classes)
         chance = _softmax(p) if self.logits else p
         best = np.argmax(chance, axis=-1)
         self._calibrate(np.take_along_axis(chance, best[:, None], -1)[:, 0], best == labels, w)
@@ -100,7 +109,7 @@ class Report:
         family = family_of(t, p)
         binary = family == "binary_" and bool(((t == 0) | (abs(t) == 1)).all())
         self.logits = self.logits or not probabilities(p)
-        self.classes = p.shape[-1] if family else 1 + int(max(t.max(), p.max()))
+        self.classes = p.shape[-1] if family else 0
         if not family:
             self.kind = "decisions"
         elif family == "sparse_categorical_" or family == "categorical_" and one_hot(t):
@@ -111,8 +120,8 @@ class Report:
             self.kind = "binary" if binary else "numbers"
         self.classes = 1 if binary else self.classes
         columns = self.classes if self.classes <= MANY else 0
-        self.scores = np.zeros((2, 0 if self.kind == "decisions" else columns, BINS))  # of the negatives, of the positives
-        both = {"binary": 2, "classes": columns, "decisions": columns}.get(self.kind, 0)
+        self.scores = np.zeros((2, columns, BINS))  # of the negatives, of the positives
+        both = {"binary": 2, "classes": columns}.get(self.kind, 0)
         self.matrix = np.zeros((both, both))
         self.bars = np.zeros((3, BARS))  # weight, sum of confidences, of those that are right
         self.rows = np.zeros((0, 3))  # a number drawn for it, target, prediction
@@ -139,7 +148,7 @@ class Report:
         for bar, x in zip(self.bars, (w, w * chance, w * right), strict=True):
             bar += np.bincount(place, x, BARS)
 
-    def _sample(self, t: Array, p: Array) -> None:
+    def _take_numbers(self, t: Array, p: Array, sample_weight: Any) -> None:
         """Keep those rows for which the smallest numbers are drawn: a fair sample, however many there are."""
         t, p = np.broadcast_arrays(t.reshape(len(p), -1), p.reshape(len(p), -1))
         t, p = t.reshape(-1), p.reshape(-1)
@@ -192,7 +201,7 @@ class Report:
 
     def _confusion(self, axes: Any) -> str:
         total = self.matrix.sum(axis=1, keepdims=True)
-        share = np.divide(self.matrix, total, out=np.zeros_like(self.matrix), where=total != 0)
+        share: Array = np.divide(self.matrix, total, out=np.zeros_like(self.matrix), where=total != 0)
         few = len(share) <= 2 * FEW
         image = axes.imshow(share if few else share**0.5, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
         axes.grid(False)
@@ -242,7 +251,7 @@ class Report:
             pooled = [part[0] for part in of_counts(counts.sum(axis=1, keepdims=True))]
             axes.plot(*_thinned(*pooled[:2]), color=COLOURS[1], label=f"all pooled, {area} {pooled[2]:.3f}")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03), title=title + ("" if self.classes == 1 else ", each against the rest"))
-        axes.legend(fontsize=9 if len(columns) > 4 else 11, loc="lower right" if area == "AUC" else "lower left", framealpha=0.9)
+        axes.legend(fontsize=10 if len(columns) > 4 else 11, loc="lower right" if area == "AUC" else "lower left", framealpha=0.9)
 
     def _calibration(self, axes: Any) -> str:
         weight, stated, right = self.bars
@@ -251,13 +260,13 @@ class Report:
         axes.bar((np.arange(BARS) + 0.5) / BARS, weight / weight.max() * 0.25, 0.95 / BARS, color="#ddd", label="share of the samples")
         n, x, y = weight[filled], stated[filled] / weight[filled], right[filled] / weight[filled]
         middle, reach = (y + 1.92 / n) / (1 + 3.84 / n), 1.96 * np.sqrt(y * (1 - y) / n + 0.96 / n**2) / (1 + 3.84 / n)  # Wilson's interval
-        axes.vlines(x, middle - reach, middle + reach, color=COLOURS[0], alpha=0.4, linewidth=3, label="its 95% interval")
+        axes.vlines(x, middle - reach, middle + reach, color=COLOURS[0], alpha=0.4, linewidth=3, label="95% interval")
         axes.plot(x, y, "o-", color=COLOURS[0], linewidth=1, markersize=5, label="observed")
         error = np.sum(np.abs(stated - right)) / weight.sum()
         of = "of class 1" if self.kind == "binary" else "of the predicted class"
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03), xlabel=f"stated probability {of}", ylabel="observed frequency",
                  title=f"Calibration, expected error {error:.4f}")  # fmt: skip
-        axes.legend(fontsize=9, loc="upper left")
+        axes.legend(fontsize=10, loc="best")
         return "Calibration"
 
     def _scatter(self, axes: Any) -> str:

@@ -143,22 +143,33 @@ class AUC(Metric):
                 p = 1.0 / (1.0 + np.exp(-p))
         return positive, p, w
 
+    def scores(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Array, Array, Array]:
+        """The scores, which are of positives, and their weights: (N, elements, columns), with one column unless multi_label."""
+        positive, p, w = self._elements(y_true, y_pred, sample_weight, None)
+        shape = (len(p), -1, p.shape[-1] if self.multi_label else 1)
+        w = np.ones(p.size) if w is None else w
+        return p.astype(np.float64).reshape(shape), positive.reshape(shape), w.reshape(shape)
+
+    def combined(self, areas: Array) -> Array:
+        """The results for areas (columns, ...) of several sets of weights."""
+        if not self.multi_label or self.label_weights is None:
+            return np.asarray(np.mean(areas, axis=0))
+        return np.asarray(divide(np.tensordot(self.label_weights, areas, 1), sum(self.label_weights)))
+
     def result(self) -> Any:
         if self.exact:
-            areas = np.array([self._area(*ranking.cells()) for ranking in self._rankings])
+            areas = np.array([self.area(*ranking.cells()) for ranking in self._rankings])
             if not self.multi_label:
                 return np.float64(areas[0])
         else:
             if not self._cells:
                 return np.float64(0.0)
-            areas = self._area(*(cell.value for cell in self._cells))
+            areas = self.area(*(cell.value for cell in self._cells))
         if not self.multi_label:
             return np.float64(areas)
         if not len(areas):
             return np.float64(0.0)
-        if self.label_weights is None:
-            return np.float64(np.mean(areas))
-        return np.float64(divide(np.dot(areas, self.label_weights), sum(self.label_weights)))
+        return np.float64(self.combined(areas))
 
     @property
     def error_bound(self) -> float:
@@ -167,7 +178,7 @@ class AUC(Metric):
             raise ValueError("error_bound is known with exact=True only")
         return max((ranking.error_bound() for ranking in self._rankings), default=0.0)
 
-    def _area(self, tp: Array, fp: Array, tn: Array, fn: Array) -> Any:
+    def area(self, tp: Array, fp: Array, tn: Array, fn: Array) -> Any:
         """The area for counts that decrease along the first axis."""
         if self.curve == "PR" and self.summation_method == "interpolation":
             return _interpolated_precision(tp, fp, fn)
