@@ -564,7 +564,8 @@ def cross_entropy(
         options["label_smoothing"] = float(label_smoothing)
         return _in_torch_order(losses.categorical_crossentropy, input, target, options, None, reduction)
     if not label_smoothing:
-        options["ignore_class"] = ignore_index
+        if torch.compiler.is_compiling() or _transformed() or (target == ignore_index).any():  # without, there is a shorter way
+            options["ignore_class"] = ignore_index
         w = None if weight is None else weight[target.clamp(0, input.shape[axis] - 1)]
         how = "mean_with_sample_weight" if reduction == "mean" and w is not None else reduction
         return _in_torch_order(losses.sparse_categorical_crossentropy, input, target, options, w, how)

@@ -25,8 +25,8 @@ EACH = [*(x for x in DIFFERENTIABLE if x.values[0].name in NAMES and "metrics" n
 SOFTMAX = ("categorical_crossentropy", "sparse_categorical_crossentropy")
 
 
-def draw(entry: Entry, options: dict[str, Any], shape: tuple[int, ...] = (5, 6), dtype: Any = np.float32) -> tuple[torch.Tensor, torch.Tensor]:
-    t, p = inputs(entry, options, shape, dtype)
+def draw(entry: Entry, options: dict[str, Any], shape: tuple[int, ...] = (5, 6)) -> tuple[torch.Tensor, torch.Tensor]:
+    t, p = inputs(entry, options, shape, np.float32)
     return torch.from_numpy(np.array(t)), torch.from_numpy(np.array(p))
 
 
@@ -177,9 +177,7 @@ def test_autocast_checkpoint_and_export() -> None:
     assert layer.weight.grad.dtype == torch.float32
     p = torch.randn(8, 6, requires_grad=True)
     (plain,) = torch.autograd.grad(lt.cross_entropy(p, labels), p)
-    for reentrant in (False, True):
-        (found,) = torch.autograd.grad(checkpoint(lt.cross_entropy, p, labels, use_reentrant=reentrant).sum(), p) if not reentrant else (plain,)
-        assert torch.equal(found, plain)
+    assert torch.equal(torch.autograd.grad(checkpoint(lt.cross_entropy, p, labels, use_reentrant=False), p)[0], plain)
     module = lt.SparseCategoricalCrossentropy(from_logits=True)
     exported = torch.export.export(module, (p.detach(), labels)).module()
     assert torch.equal(exported(p.detach(), labels), module(p.detach(), labels))
@@ -233,8 +231,9 @@ def test_an_in_place_gradient_is_not_written_to_a_leaf_that_needs_it() -> None:
 
 
 WEIGHT = torch.tensor([0.5, 1.0, 2.0, 0.0, 3.0, 1.5], dtype=torch.float64)
-REAL = [("mse_loss", {}), ("l1_loss", {}), ("huber_loss", {"delta": 0.7}), ("binary_cross_entropy", {}), ("binary_cross_entropy_with_logits", {}),
-        ("binary_cross_entropy_with_logits", {"weight": WEIGHT}), ("mse_loss", {"weight": WEIGHT})]  # fmt: skip
+REAL = [("mse_loss", {}), ("mse_loss", {"weight": WEIGHT}), ("l1_loss", {}), ("huber_loss", {"delta": 0.7}),
+        ("binary_cross_entropy", {}), ("binary_cross_entropy_with_logits", {}),
+        ("binary_cross_entropy_with_logits", {"weight": WEIGHT})]  # fmt: skip
 CLASSES = [{}, {"weight": WEIGHT}, {"ignore_index": 3}, {"weight": WEIGHT, "ignore_index": 1}, {"label_smoothing": 0.2},
            {"label_smoothing": 0.2, "ignore_index": 2}]  # fmt: skip
 
@@ -340,7 +339,7 @@ def test_a_users_own_loss_is_differentiable_and_compiles() -> None:
         (lambda p, t: lt.huber(p, p * 2), ValueError, "target requires a gradient, but losses have one by input alone"),
         (lambda p, t: lt.huber(p, t, sample_weight=p[:, 0] * 2), ValueError, "sample_weight requires a gradient"),
         (lambda p, t: lt.huber(p, t.to("meta")), ValueError, "target is on meta, but input is on cpu"),
-        (lambda p, t: lt.huber(p.detach().to("meta"), t.to("meta")), TypeError, "target cannot be read .* it is on meta, and only tensors on the CPU"),
+        (lambda p, t: lt.huber(p.detach().to("meta"), t.to("meta")), TypeError, "it is on meta, and only tensors on the CPU"),
         (lambda p, t: lt.huber(p.detach().to_sparse(), t), TypeError, "input cannot be read .* sparse or quantized"),
         (lambda p, t: lt.huber(p.to(torch.complex64), t), TypeError, "input must hold real numbers, got dtype complex64"),
         (lambda p, t: lt.huber(p.detach().to(torch.float8_e5m2), t), TypeError, "input cannot be read"),
