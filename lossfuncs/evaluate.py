@@ -59,8 +59,8 @@ def evaluate(
     """The mean of each loss and metric over all samples, whatever the batches.
 
     y_true, y_pred and sample_weight are arrays, memory maps, or paths of .npy, .npz, .csv or .parquet files ("file.npz:key",
-    "file.csv:column"), with equally many rows; or y_true alone is an iterable of batches (y_true, y_pred) or (y_true, y_pred,
-    sample_weight). One-dimensional data are one number a sample.
+    "file.csv:column"), with equally many rows; or collections of dask, folded where they lie; or y_true alone is an iterable of batches
+    (y_true, y_pred) or (y_true, y_pred, sample_weight). One-dimensional data are one number a sample.
 
     loss and metrics: strings of any Keras generation, functions of lossfuncs, loss classes' instances (which stand for their functions
     and options), metric classes and instances, pairs (of a string, function or class, its options), or several of these. As in Keras'
@@ -77,6 +77,13 @@ def evaluate(
     rows that differ in number, labels out of range, no data, what the functions raise, and for a function whose value depends on
     which samples are together in a batch.
     """
+    if hasattr(y_true, "__dask_graph__") or hasattr(y_pred, "__dask_graph__"):
+        if bootstrap is not None:
+            raise ValueError("bootstrap does not work on collections of Dask: evaluate a memory map or files instead")
+        from .frameworks import dask
+
+        return dask.evaluate(y_true, y_pred, loss=loss, metrics=metrics, sample_weight=sample_weight, batch_size=batch_size,
+                             options=options, progress=progress)  # fmt: skip
     fold = Evaluation(loss, metrics, options, bootstrap, seed, confidence)
     for batch, total in batches(y_true, y_pred, sample_weight, batch_size):
         fold.update(*batch)
