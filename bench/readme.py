@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
     if arguments:
         path = Path(arguments[0])
     else:
+        RESULTS.mkdir(exist_ok=True)
         path = RESULTS / "new.json"
         status = peers.main(["--json", str(path)])
         if status:
@@ -84,7 +85,7 @@ def section(report: dict[str, Any], result: Path, picture: Path) -> str:
 def _rows(result: dict[str, Any], report: dict[str, Any]) -> list[str]:
     lines = {line["name"]: line for line in measure.figures(result, report["roofs"])}
     other = "" if result["dtype"] == "float32" else f" {result['dtype']}"
-    name = f"{result['title']} {'x'.join(map(str, result['shape']))}{other}"
+    name = f"{result['problem']} {'x'.join(map(str, result['shape']))}{other}"
     rows = []
     for line in lines.values():
         if not line["ours"]:

@@ -57,7 +57,7 @@ def test_every_line_of_the_table_can_be_measured(entry: Entry, gradient: bool) -
     if entry in LOSSES:
         assert workload.entry is entry
     y_true, y_pred = workload.draw()
-    exact = measure.reference(workload, y_true, y_pred)
+    exact = workload.reference(y_true, y_pred)
     assert len(exact) == 1 + gradient and np.isfinite(exact[0]).all()
     (ours,) = contestants._ours("numpy").build(workload)
     with contestants._ours("numpy").context(workload):
@@ -142,9 +142,9 @@ def test_every_formula_of_a_peer_agrees_with_float64(peer: str) -> None:
         errors: dict[str, float] = {}
         faults: dict[str, str] = {}
         pairs = workloads.data(each, warm=False)
-        measure._enter(contestant, each, pairs, measure.reference(each, *pairs[0]), runners, errors, faults)
+        measure._enter(contestant, each, pairs, each.reference(*pairs[0]), runners, errors, faults)
         assert not faults
-        seen |= {each.title} if runners else set()
+        seen |= {each.problem} if runners else set()
     assert seen >= _formulas()[peer]().keys() - {"binary_crossentropy from logits" if peer == "sklearn" else ""}
 
 
@@ -408,7 +408,7 @@ def test_the_page_is_whole_and_needs_nothing_else() -> None:
     report = made_report({"lossfuncs numba": [2e-3] * 6, "numpy": [1e-3] * 6, "<b>odd": [3e-3] * 6})
     small = made_report({"lossfuncs numba": [1e-5] * 6, "numpy": [2e-5] * 6})["results"][0]
     report["results"].append(small | {"shape": [32, 10], "bytes_read": 2560, "bytes_written": 128, "data": "cache", "identity": "small"})
-    report["results"].append(made_report({"x": [1.0]}, fault="wrong: largest error 1.0e-02")["results"][0] | {"title": "huber"})
+    report["results"].append(made_report({"x": [1.0]}, fault="wrong: largest error 1.0e-02")["results"][0] | {"problem": "huber"})
     text = page.page(report)
     parsed = Page(text)
     assert all(source.startswith("data:image/svg+xml;base64,") for source in parsed.loads) and "http" not in text
@@ -438,7 +438,7 @@ def test_an_interrupt_keeps_what_was_measured(
     measured = measure.measure
 
     def second_time(workload: Workload, *arguments: Any) -> Any:
-        if workload.name == "huber":
+        if workload.function == "huber":
             raise KeyboardInterrupt
         return measured(workload, *arguments)
 

@@ -15,7 +15,7 @@ import pytest
 
 import lossfuncs
 from lossfuncs import cpu, names
-from lossfuncs.cli import COMMANDS, evaluate, main, show
+from lossfuncs.cli import COMMANDS, evaluate, main, show, warmup
 from lossfuncs.evaluate import Evaluation
 from lossfuncs.table import LOSSES, METRICS
 
@@ -247,7 +247,8 @@ def test_an_unknown_name_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
     assert "there is no command 'evalute'. Did you mean 'evaluate'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", (["list"], ["list", "--json"], ["info", "mse"], ["--help"], ["--version"], ["evaluate", "--help"], ["bench", "--help"]))
+@pytest.mark.parametrize("argv", (["list"], ["list", "--json"], ["info", "mse"], ["--help"], ["--version"],
+                                  ["evaluate", "--help"], ["bench", "--help"]))
 def test_what_computes_nothing_imports_nothing_slow(argv: list[str]) -> None:
     slow = {"numba", "llvmlite", "pyarrow", "rich", "pandas", "torch", "multiprocessing", "matplotlib", "lossfuncs.cpu"}
     done = process(*argv, code=f"print(*({slow!r} & set(sys.modules)), file=sys.stderr)")
@@ -309,6 +310,11 @@ def test_warmup_leaves_nothing_to_compile(tmp_path: Path) -> None:
     argv = ("evaluate", str(tmp_path / "x.npy"), str(tmp_path / "x.npy"), "--loss", "mae", "--batch-size", "1")
     count = "from lossfuncs import cache; print(cache.info().compiled)"
     assert process(*argv, code=count, **cache).stdout.splitlines()[-1] == "0"
+
+
+@pytest.mark.parametrize(("name", "function"), [("categorical_accuracy", "categorical_accuracy"), ("Huber", "huber"), ("acc", "accuracy")])
+def test_warmup_knows_metrics_and_classes_by_name(name: str, function: str) -> None:
+    assert {job[1] for job in warmup._jobs([name], ["float32"])} == {function}
 
 
 def test_warmup_without_a_cache_is_refused() -> None:

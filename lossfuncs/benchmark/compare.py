@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .timing import QUIET
+
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 # Two processes that do the same differ by so much: where their code and their buffers lie is luck.
@@ -41,13 +43,14 @@ def ratio(before: list[float], after: list[float], noise_before: float = 0.0, no
     """after / before, and an interval around it.
 
     What disturbs a measurement only ever adds to it: so a time is the minimum, and how sure it is shows by the minima of random halves
-    of the rounds. The interval is of their ratios, stretched by what the runs cannot know: that others took a share of the cores
-    meanwhile, which slows by as much, and how code and buffers happened to lie.
+    of the rounds. The interval is of their ratios, stretched by what the rounds cannot show: how code and buffers happened to lie, and
+    that others took more of the cores in all of one run than in all of the other, which slows by as much.
     """
     x, y = (_halves(rounds, np.random.default_rng(seed)) for seed, rounds in enumerate((before, after)))
     low, high = np.quantile(y / x, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    low *= max(1 - noise_after, 0.01) / (1 + LUCK)
-    high *= (1 + LUCK) / max(1 - noise_before, 0.01)
+    more = noise_after - noise_before
+    low *= (1 - more if more > QUIET else 1) / (1 + LUCK)
+    high *= (1 + LUCK) / (1 + more if more < -QUIET else 1)
     return min(after) / min(before), float(low), float(high)
 
 

@@ -18,14 +18,13 @@ from ..derivatives import value_and_grad
 from . import cuda, formulas
 from .formulas import Formula, Formulas
 from .timing import Runner
-from .workloads import Array, Workload
+from .workloads import EPSILON, Array, Workload
 
 OURS = "lossfuncs"
 PEERS = ("torch", "torch.compile", "jax", "sklearn", "keras")
 
-# Relative to float64's result. Half a unit in the last place is at most epsilon / 2, and ours must stay within twice that; a peer may
-# compute in its arrays' dtype.
-EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+# Relative to float64's result. Half a unit in the last place is at most half of EPSILON, and ours must stay within twice that; a peer
+# may compute in its arrays' dtype.
 OURS_FLOOR = 2.0**-40  # of float64: what terms that cancel leave
 PEER_TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
 
@@ -105,7 +104,7 @@ def _unusable(backend: str) -> str | None:
 def _ours(backend: str, threads: int | None = None, several: bool = False) -> Contestant:
     def build(workload: Workload) -> Sequence[Formula]:
         registry = losses.REGISTRY if workload.kind == "loss" else metrics.REGISTRY
-        function, options = registry.function(workload.name), workload.options
+        function, options = registry.function(workload.function), workload.options
         if workload.gradient:
             with_mean = {"reduction": "mean", **options}
             return (lambda t, p: value_and_grad(function, t, p, **with_mean),)
@@ -234,7 +233,7 @@ def _keras() -> Contestant:
 
     def build(workload: Workload) -> Sequence[Formula]:
         module = keras.losses if workload.kind == "loss" else keras.metrics
-        function = getattr(module, workload.name, None)
+        function = getattr(module, workload.function, None)
         options = {name: value for name, value in workload.options.items() if name != "reduction"}
         reduction = "mean" if workload.gradient else workload.options.get("reduction")
         if function is None or reduction not in (None, "mean"):

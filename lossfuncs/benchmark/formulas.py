@@ -24,7 +24,9 @@ EPSILON = 1e-7
 LOG_2 = math.log(2.0)
 
 
-def numpy_formulas() -> Formulas:
+def numpy_formulas(np: Any = np) -> Formulas:
+    """For NumPy, or for what has its functions."""
+
     def logsumexp(p: Array) -> Any:
         m = p.max(-1, keepdims=True)
         shifted = p - m

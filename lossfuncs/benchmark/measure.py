@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import dispatch, losses, metrics
-from ..derivatives import value_and_grad
 from . import machine
 from .contestants import Contestant
 from .timing import QUIET, Runner, Timing, race
@@ -33,7 +31,7 @@ def measure(workload: Workload, field: Sequence[Contestant], min_time: float, ro
     """One workload: for each contestant its times and largest error, or under "fault" why there are none."""
     pairs = data(workload, warm)
     y_true, y_pred = pairs[0]
-    exact = reference(workload, y_true, y_pred)
+    exact = workload.reference(y_true, y_pred)
     runners: dict[str, Runner] = {}
     errors: dict[str, float] = {}
     faults: dict[str, str] = {}
@@ -106,19 +104,6 @@ def _enter(contestant: Contestant, workload: Workload, pairs: list[tuple[Array, 
         runners[f"{contestant.name}#{number}"] = contestant.runner(way, arguments, context)
 
 
-def reference(workload: Workload, y_true: Array, y_pred: Array) -> tuple[Array, ...]:
-    """The value, or value and gradient, of the same numbers by the NumPy reference in float64."""
-    t = y_true if y_true.dtype.kind in "iu" else y_true.astype(np.float64)
-    registry = losses.REGISTRY if workload.kind == "loss" else metrics.REGISTRY
-    function = registry.function(workload.name)
-    with dispatch.backend("numpy"):
-        if not workload.gradient:
-            return (np.asarray(function(t, y_pred.astype(np.float64), **workload.options)),)
-        with_mean = {"reduction": "mean", **workload.options}
-        value, gradient = value_and_grad(function, t, y_pred.astype(np.float64), **with_mean)
-        return np.asarray(value), gradient
-
-
 def compare(results: Sequence[Array], exact: Sequence[Array]) -> tuple[float, str | None]:
     """The largest error, relative to the exact entry or to the root of the mean square of all of them, whichever is larger.
 
@@ -152,7 +137,7 @@ def figures(result: dict[str, Any], roofs: dict[str, dict[str, float]]) -> list[
     contestants = result["contestants"]
     lines = []
     for each in contestants:
-        line = {key: result[key] for key in ("title", "identity", "shape", "dtype", "data")} | {key: each.get(key) for key in (
+        line = {key: result[key] for key in ("problem", "identity", "shape", "dtype", "data")} | {key: each.get(key) for key in (
             "name", "ours", "minimum", "median", "lower", "upper", "error", "launch", "unstable", "fault")}  # fmt: skip
         if "fault" not in each:
             peers = {x["name"]: x["minimum"] for x in contestants
@@ -182,7 +167,7 @@ def shortest(result: dict[str, Any], roof: dict[str, float]) -> float:
 
 
 CSV = {
-    "workload": "title", "shape": "shape", "dtype": "dtype", "data": "data", "implementation": "name", "min_s": "minimum",
+    "workload": "problem", "shape": "shape", "dtype": "dtype", "data": "data", "implementation": "name", "min_s": "minimum",
     "median_s": "median", "q1_s": "lower", "q3_s": "upper", "rows_per_s": "rows_per_second", "bytes_per_s": "bytes_per_second",
     "share_of_roof": "share_of_roof", "best_peer": "best_peer", "ratio_to_best_peer": "ratio", "max_error": "error",
     "launch_s": "launch", "unstable": "unstable", "fault": "fault",

@@ -161,7 +161,7 @@ def _line(line: dict[str, Any], first: bool, noisy: bool) -> str:
     for n in line["shape"]:
         size *= n
     cells: list[tuple[str, Any]] = [
-        (line["title"], None),
+        (line["problem"], None),
         (f"{'x'.join(map(str, line['shape']))} {line['dtype']}, {line['data']}", size),
         (line["name"], None),
     ]

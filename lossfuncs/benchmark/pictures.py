@@ -45,7 +45,7 @@ def sweeps(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Workloads that were measured at several sizes: their results, by title and dtype."""
     found: dict[str, list[dict[str, Any]]] = {}
     for result in report["results"]:
-        found.setdefault(f"{result['title']}, {result['dtype']}", []).append(result)
+        found.setdefault(f"{result['problem']}, {result['dtype']}", []).append(result)
     return {title: sorted(results, key=_bytes) for title, results in found.items() if len({_bytes(result) for result in results}) > 1}
 
 
@@ -153,7 +153,7 @@ def heat_map(ax: Any, report: dict[str, Any]) -> None:
                 ax.text(j, i, f"{grid[i][j]:.0f}", ha="center", va="center", color="white" if dark else "black", fontsize=9)
     if results:
         ax.imshow(grid, cmap="YlGnBu", vmin=0, vmax=100, aspect="auto")
-    labels = [_wrapped(f"{number}.\u00a0{result['title']} {'x'.join(map(str, result['shape']))}{_not_float32(result)}", 28)
+    labels = [_wrapped(f"{number}.\u00a0{result['problem']} {'x'.join(map(str, result['shape']))}{_not_float32(result)}", 28)
               for number, result in enumerate(results, 1)]  # fmt: skip
     ax.set_yticks(range(len(results)), labels, fontsize=8)
     ax.set_xticks(range(len(names)), [name.replace("lossfuncs ", "lossfuncs\n") for name in names], rotation=35, ha="left", fontsize=8)
@@ -171,7 +171,7 @@ def _largest(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Of each title and dtype the largest result."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for result in report["results"]:
-        key = result["title"], result["dtype"]
+        key = result["problem"], result["dtype"]
         if key not in found or _bytes(result) > _bytes(found[key]):
             found[key] = result
     return list(found.values())

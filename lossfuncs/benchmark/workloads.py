@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from .. import losses, metrics
 from ..call import REQUIRED, plan
+from ..derivatives import value_and_grad
+from ..dispatch import backend
 from ..domains import draw
 from ..problem import STRUCTURAL
 from ..rows import bind, exp_nonpositive, log_cosh, sigmoid, softplus
@@ -20,7 +22,8 @@ from . import machine
 
 Array = NDArray[Any]
 
-DTYPES = ("float32", "float64", "float16", "bfloat16")
+EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+DTYPES = tuple(EPSILON)
 FRAMES = 32  # of a sequence
 MOST_PAIRS = 2048  # samples of a loss of pairs: the reference holds a matrix of all pairs
 
@@ -71,7 +74,7 @@ class Workload:
     """One call to measure. With `gradient`, `value_and_grad` of the mean."""
 
     kind: str  # "loss" or "metric"
-    name: str
+    function: str  # its name in the table
     shape: tuple[int, ...]  # of y_pred
     dtype: str = "float32"
     gradient: bool = False
@@ -79,17 +82,17 @@ class Workload:
 
     @property
     def entry(self) -> Entry:
-        return next(entry for entry in (LOSSES if self.kind == "loss" else METRICS) if entry.name == self.name)
+        return next(entry for entry in (LOSSES if self.kind == "loss" else METRICS) if entry.name == self.function)
 
     @property
-    def title(self) -> str:
-        """All but shape and dtype, as a person would say it."""
+    def problem(self) -> str:
+        """All but shape and dtype, as a person would say it, and as `formulas` has it."""
         options = dict(self.options)
         logits = " from logits" if options.pop("from_logits", False) is True else ""
         total = " total" if options.get("reduction") == "mean" and options.pop("reduction") else ""
         required = {name: value for name, value in _required(self.entry).items() if options.get(name) == value}
         rest = "".join(f" {name}={value}" for name, value in options.items() if name not in required)
-        return f"{'value_and_grad ' if self.gradient else ''}{self.name}{logits}{total}{rest}"
+        return f"{'value_and_grad ' if self.gradient else ''}{self.function}{logits}{total}{rest}"
 
     @property
     def formula(self) -> str | None:
@@ -97,12 +100,12 @@ class Workload:
         options = {name: value for name, value in self.options.items() if name not in ("reduction", "from_logits")}
         if any(_defaults(self.entry)[name] != value for name, value in options.items()):
             return None
-        return f"{self.name}{' from logits' if self.options.get('from_logits') is True else ''}"
+        return f"{self.function}{' from logits' if self.options.get('from_logits') is True else ''}"
 
     @property
     def identity(self) -> str:
         """What tells it from others, across runs."""
-        return f"{self.title} {'x'.join(map(str, self.shape))} {self.dtype}"
+        return f"{self.problem} {'x'.join(map(str, self.shape))} {self.dtype}"
 
     @property
     def functions(self) -> float | None:
@@ -114,12 +117,23 @@ class Workload:
         seed = np.random.default_rng(20250101)
         y_true, y_pred = draw(self.entry, self.shape, seed, numpy_dtype(self.dtype), **self.options)
         if self.entry.predictions == "probability" and not self.options.get("from_logits"):
-            y_pred = (y_pred.astype(np.float64) * 0.998 + 0.001).astype(y_pred.dtype)
+            margin = max(1e-3, 4 * EPSILON[self.dtype])
+            y_pred = (margin + (1 - 2 * margin) * y_pred.astype(np.float64)).astype(y_pred.dtype)
         return y_true, y_pred
+
+    def reference(self, y_true: Array, y_pred: Array) -> tuple[Array, ...]:
+        """The value, or value and gradient, of the same numbers by the NumPy reference in float64."""
+        t = y_true if y_true.dtype.kind in "iu" else y_true.astype(np.float64)
+        function = (losses if self.kind == "loss" else metrics).REGISTRY.function(self.function)
+        with backend("numpy"):
+            if not self.gradient:
+                return (np.asarray(function(t, y_pred.astype(np.float64), **self.options)),)
+            value, gradient = value_and_grad(function, t, y_pred.astype(np.float64), **{"reduction": "mean", **self.options})
+            return np.asarray(value), gradient
 
     def describe(self) -> dict[str, Any]:
         """For the JSON file."""
-        return asdict(self) | {"title": self.title, "identity": self.identity, "shape": list(self.shape)}
+        return asdict(self) | {"problem": self.problem, "identity": self.identity, "shape": list(self.shape)}
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

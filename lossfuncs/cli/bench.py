@@ -30,7 +30,7 @@ machine can move the bytes and take the elementary functions. The ratio is best 
 """
 ROUNDS, QUICK_ROUNDS = 10, 4
 MIN_TIME, QUICK_MIN_TIME = 0.3, 0.06
-QUICK_BUDGET = 35.0  # seconds of the measurement, so that a minute holds compilation and all else
+QUICK_BUDGET = 25.0  # seconds of the measurement, so that a minute holds compilation and all else
 ROOF_PASSES, QUICK_ROOF_PASSES = 30, 6
 
 
@@ -284,7 +284,7 @@ class Table:
         lines = measure.figures(result, roofs)
         where = f"{'x'.join(map(str, result['shape']))} {result['dtype']}, from {result['data']}"
         noise = f"; other processes used {result['noise']:.0%} of the cores" if measure.disturbed(result) else ""
-        print(f"\n{show.bold(result['title'])}  {where}{show.dim(noise) if noise else ''}")
+        print(f"\n{show.bold(result['problem'])}  {where}{show.dim(noise) if noise else ''}")
         header = (*self.HEADER, *(("launch",) if self.launches else ()), "")
         rows = [(self._cells(line), line) for line in lines]
         if self.pretty:

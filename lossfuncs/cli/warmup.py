@@ -66,7 +66,7 @@ def _functions(name: str) -> set[Any]:
     found, faults = set(), []
     for module in (losses, metrics):
         try:
-            found.add(module.get(name))
+            found.add(module.REGISTRY.function(name))
         except ValueError as error:
             faults.append(error)
     if not found:
@@ -107,7 +107,7 @@ def _job(job: tuple[str, str, str, bool]) -> tuple[int, int]:
     kind, name, dtype, logits = job
     if dtype == "bfloat16":
         import ml_dtypes  # noqa: F401, it gives NumPy the type
-    function = (losses if kind == "loss" else metrics).get(name)
+    function = (losses if kind == "loss" else metrics).REGISTRY.function(name)
     options: dict[str, Any] = {name: 0.5 for name, value in function.defaults.items() if value is REQUIRED}
     if logits:
         options["from_logits"] = True
