@@ -125,7 +125,9 @@ def _workloads() -> list[Workload]:
 WORKLOADS = tuple(_workloads())
 
 
-def numpy_formulas() -> Formulas:
+def numpy_formulas(np: Any = np) -> Formulas:
+    """For NumPy, or for what has its functions."""
+
     def logsumexp(p: Array) -> Any:
         m = p.max(-1, keepdims=True)
         shifted = p - m

@@ -1,5 +1,5 @@
-"""What NVRTC and ptxas make of the CUDA kernels, without a GPU: they compile, for every GPU, into few registers, and the loops that stream are
-within what a GPU can issue while its memory moves their bytes.
+"""What NVRTC and ptxas make of the CUDA kernels, without a GPU: they compile, for every GPU, into few registers, and the loops that stream
+are within what a GPU can issue while its memory moves their bytes.
 
 `-m "nvrtc and not slow"` takes a kernel of every case by every other schedule, `-m nvrtc` all, for many minutes.
 """
@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import own_sweep
 import ptxas
 import pytest
 import sweep
@@ -65,6 +66,11 @@ def test_kernels_of_every_family_compile_for_every_gpu(part: int, architecture: 
 def test_every_kernel_compiles_for_every_gpu(name: str, architecture: int) -> None:
     everything = [run._replace(dtype=dtype) for run in runs_of(name) for dtype in DTYPES]
     check(ptxas.compiled(kernels(everything), architecture))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_kernels_that_are_no_rows_compile_for_every_gpu(architecture: int) -> None:
+    check(ptxas.compiled(own_sweep.kernels(), architecture))
 
 
 def check(reports: list[ptxas.Report]) -> None:
