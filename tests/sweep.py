@@ -83,6 +83,7 @@ def synchronised() -> list[Run]:
     pointwise = next(case.values for case in CASES if case.id == "losses-huber")
     return [
         Run(*sparse, "float64", "a block a row", "gradient of total"),
+        Run(*sparse, "float64", "a block a row", "total"),
         Run(*sparse, "float32", "tile of 4 lanes", "gradient"),
         Run(*dense, "float32", "a warp a row", "curve"),
         Run(*sparse, "float64", "pieces", "gradient of total"),
