@@ -1206,13 +1206,14 @@ def _torch_rows(name: str, options: dict[str, Any]) -> Callable[..., Array] | No
     return ways and (lambda t, p: ways[0](torch.from_numpy(t), torch.from_numpy(p)).numpy())
 
 
-def row_errors(name: str, options: dict[str, Any], lengths: Sequence[int] = LENGTHS, rows: int = 100_000, peers: bool = True) -> RowErrors:
-    """Errors over about `rows` hard rows in all, of these lengths: the longer, the fewer."""
+def row_errors(name: str, options: dict[str, Any], lengths: Sequence[int] = LENGTHS, rows: int = 100_000, peers: bool = True,
+               backend: str = "numba") -> RowErrors:  # fmt: skip
+    """Errors of a backend over about `rows` hard rows in all, of these lengths: the longer, the fewer."""
     function, own = _entry(name).function, _entry(name).shape == "own"
     textbook, torch_formula = (TEXTBOOK.get(name), _torch_rows(name, options)) if peers else (None, None)
     errors = RowErrors(Worst(), Worst(), Worst(), Worst())
     share = sum(n**-0.5 for n in lengths)
-    with np.errstate(all="ignore"), lossfuncs.backend("numba"):
+    with np.errstate(all="ignore"), lossfuncs.backend(backend):
         for n in lengths:
             for kind, t, p in hard_rows(name, options, math.ceil(rows * n**-0.5 / share), n, np.random.default_rng([n, rows])):
                 exact, at = exact_rows(name, options, t, p), f"{kind}, n = {n}"

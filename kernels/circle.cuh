@@ -33,10 +33,11 @@ template <class T> struct circle {
     }
     DEVICE T slope(const double* c, T t, T p) const {
         T d = maximum(T(1) - p, T(0));
-        T by_near = exp(near(t, p) - T(c[0])) * T(c[1]) * d;
-        T by_far = where(d < T(1) + margin, exp(far(t, p) - T(c[2])) * T(c[3]) * (T(1) - d), T(0));
+        bool same = t == T(SAME);
+        T e = exp(same ? near(t, p) - T(c[0]) : far(t, p) - T(c[2]));
+        T by_far = where(d < T(1) + margin, -(e * T(c[3]) * (T(1) - d)), T(0));
         T fall = where(p < T(1), T(-1), where(p > T(1), T(0), T(-0.5)));
-        return fall * where(t == T(SAME), by_near, where(t == T(OTHER), -by_far, T(0)));
+        return fall * where(same, e * T(c[1]) * d, where(t == T(OTHER), by_far, T(0)));
     }
 };
 
@@ -59,8 +60,8 @@ struct Product {
 // the other over k, whatever A and B are: the loss multiplies the error of a similarity by gamma, which is 80.
 template <class A, class B> DEVICE void product(const Product& x) {
     constexpr int SIDE = 64, DEPTH = 16, THREADS = 256, LINE = SIDE + 1;
-    SHARED(double, tile_a, DEPTH * LINE);
-    SHARED(double, tile_b, DEPTH * LINE);
+    DYNAMIC_SHARED(memory);
+    double *tile_a = reinterpret_cast<double*>(memory), *tile_b = tile_a + DEPTH * LINE;
     const A* a = static_cast<const A*>(x.a);
     const B* b = static_cast<const B*>(x.b);
     const int column = threadIdx.x % 16, row = threadIdx.x / 16;

@@ -4,6 +4,7 @@
 // kept apart, so that nothing over- or underflows and no exp or log stands between a frame and the next. Twice the digits of a double
 // keep those of a loss next to 0, whose likelihood is next to 1.
 #pragma once
+#include "exponents.cuh"
 #include "rows.cuh"
 
 namespace lossfuncs {
@@ -15,20 +16,11 @@ struct Wide {
 
 constexpr double LEAST = -1e300;
 
-DEVICE double power_of_two(int e) {  // -1022 <= e <= 1023
-    i64 bits = (i64)(e + 1023) << 52;
-    double x;
-    memcpy(&x, &bits, 8);
-    return x;
-}
-
 DEVICE Wide normal(double m, double rest, double e) {
     double s = m + rest;
     rest -= s - m;
     if (!(s > 0.0)) return {s, 0.0, s == 0.0 ? LEAST : -LEAST};
-    i64 bits;
-    memcpy(&bits, &s, 8);
-    int up = (int)(bits >> 52) - 1023;
+    int up = exponent(s);
     double k = power_of_two(-up);
     return {s * k, rest * k, e + up};
 }

@@ -3,6 +3,7 @@
 // Counts are integers, and so are the sums of weights: parts of a power of two that the largest weight of the batch decides. So any
 // order of additions gives the same, and atomics do.
 #pragma once
+#include "exponents.cuh"
 #include "rows.cuh"
 
 namespace lossfuncs {
@@ -44,20 +45,20 @@ template <class T, class P, class C> struct ByThreshold {
         for (i64 i = threadIdx.x; i < a.staged * a.thresholds; i += blockDim.x) reinterpret_cast<C*>(memory)[i] = static_cast<const C*>(a.bounds)[i];
     }
 
-    DEVICE i64 below(C x) const {
-        i64 n = a.thresholds, place = 0;
+    DEVICE int below(C x) const {
+        int n = (int)a.thresholds, place = 0;
         const C lowest = sizeof(C) == 8 ? C(-1.7976931348623157e308) : C(-3.4028234663852886e38f);
         if (a.lowest && !(x >= lowest)) x = lowest;
         if (x != x) return 0;
         if (a.steps != 0.0) {  // a guess, put right
             C guess = ceil((x - C(a.first)) * C(a.steps));
-            place = guess > C(0) ? (guess < C(n) ? (i64)guess : n) : 0;
+            place = guess > C(0) ? (guess < C(n) ? (int)guess : n) : 0;
             while (place > 0 && !(bounds[place - 1] < x)) place--;
             while (place < n && bounds[place] < x) place++;
             return place;
         }
-        for (i64 left = n; left > 0;) {
-            i64 half = left / 2;
+        for (int left = n; left > 0;) {
+            int half = left / 2;
             bool more = bounds[place + half] < x;
             place += more ? half + 1 : 0;
             left = more ? left - half - 1 : half;
@@ -65,10 +66,10 @@ template <class T, class P, class C> struct ByThreshold {
         return place;
     }
 
-    DEVICE i64 operator()(i64 i) const {
-        i64 place = below(C(as_number(static_cast<const P*>(a.p)[i])));
-        i64 row = is_positive(static_cast<const T*>(a.t)[i]) + 2 * (a.columns == 1 ? 0 : i % a.columns);
-        return row * (a.thresholds + 1) + place;
+    DEVICE int operator()(i64 i) const {
+        int place = below(C(as_number(static_cast<const P*>(a.p)[i])));
+        int row = is_positive(static_cast<const T*>(a.t)[i]) + 2 * (a.columns == 1 ? 0 : (int)(i % a.columns));
+        return row * ((int)a.thresholds + 1) + place;
     }
 };
 
@@ -78,27 +79,26 @@ struct ByClasses {
     DEVICE static i64 cells(const Counting& a) { return a.thresholds * a.thresholds; }
     DEVICE static i64 scratch(const Counting&) { return 0; }
     DEVICE ByClasses(const Counting& a, unsigned char*) : a(a) {}
-    DEVICE i64 operator()(i64 i) const {
+    DEVICE int operator()(i64 i) const {
         i64 t = static_cast<const i64*>(a.t)[i], p = static_cast<const i64*>(a.p)[i], k = a.thresholds;
-        return t < 0 || t >= k || p < 0 || p >= k || t == a.ignore ? -1 : t * k + p;
+        return t < 0 || t >= k || p < 0 || p >= k || t == a.ignore ? -1 : (int)(t * k + p);
     }
 };
 
-// w in units of 2^-bits of the power of two above the largest weight: the whole units, and the rest in units as much smaller again.
+// A weight in units of 2^-bits of the power of two above the largest weight: the whole units, and the rest in units as much smaller again.
 struct Units {
-    int exponent;  // of the largest weight
-    int bits;
-    DEVICE Units(u64 largest, int bits) : exponent(0), bits(bits) {
+    int up, bits;
+    DEVICE Units(u64 largest, int bits) : bits(bits) {
         double x;
         memcpy(&x, &largest, 8);
-        frexp(x, &exponent);
+        up = largest >> 52 ? exponent(x) + 1 : -1022;
     }
     DEVICE void split(double w, i64& whole, i64& rest) const {
-        double x = ldexp(w, bits - exponent), below = floor(x);
+        double x = scaled(w, bits - up), below = floor(x);
         whole = (i64)below;
-        rest = (i64)ldexp(x - below, bits);
+        rest = (i64)scaled(x - below, bits);
     }
-    DEVICE double value(i64 whole, i64 rest) const { return ldexp((double)whole, exponent - bits) + ldexp((double)rest, exponent - 2 * bits); }
+    DEVICE double value(i64 whole, i64 rest) const { return scaled((double)whole, up - bits) + scaled((double)rest, up - 2 * bits); }
 };
 
 constexpr u64 NOT_A_NUMBER = 1, INFINITE = 2, MINUS_INFINITE = 4;
@@ -115,7 +115,7 @@ template <class Cell, bool WEIGHTED> DEVICE void count(const Counting& a) {
     unsigned* mine = counters + (a.copies ? threadIdx.x / 32 % a.copies * cells : 0);
     const Units units(WEIGHTED ? *a.largest : 0, a.bits);
 
-    auto take = [&](i64 i, i64 cell) {
+    auto take = [&](i64 i, int cell) {
         if (cell < 0) return;
         if constexpr (WEIGHTED) {
             double w = a.weights[i];
@@ -133,14 +133,12 @@ template <class Cell, bool WEIGHTED> DEVICE void count(const Counting& a) {
     };
     const i64 step = (i64)gridDim.x * blockDim.x;
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
-    for (; i + 3 * step < a.count; i += 4 * step) {
-        i64 cell[4];
-#pragma unroll
-        for (int u = 0; u < 4; u++) cell[u] = cell_of(i + u * step);
-#pragma unroll
-        for (int u = 0; u < 4; u++) take(i + u * step, cell[u]);
+    for (; i + step < a.count; i += 2 * step) {
+        const int cell = cell_of(i), other = cell_of(i + step);
+        take(i, cell);
+        take(i + step, other);
     }
-    for (; i < a.count; i += step) take(i, cell_of(i));
+    if (i < a.count) take(i, cell_of(i));
 
     if (!a.copies) return;
     __syncthreads();
@@ -191,13 +189,13 @@ DEVICE void add_cells(const Finishing& a) {
 }
 
 // x to the state, for each of `count` numbers.
-struct Adding {
+struct Additions {
     const double* x;
     double* state;
     i64 count;
 };
 
-DEVICE void add_all(const Adding& a) {
+DEVICE void add_all(const Additions& a) {
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < a.count; i += (i64)gridDim.x * blockDim.x)
         add_without_loss(a.state + 2 * i, a.x[i]);
 }

@@ -63,7 +63,10 @@ template <class T> struct log_cosh_error {
 };
 
 template <class T> struct poisson_deviation {
-    DEVICE T value(T t, T p) const { return p - t * log(p + T(EPS)); }
+    // log(p + EPS), where p + EPS would be rounded to p
+    DEVICE static double shifted_log(double p) { return log(p + EPS); }
+    DEVICE static float shifted_log(float p) { return p > 0.01f ? log(p) + float(EPS) / p : log(p + float(EPS)); }
+    DEVICE T value(T t, T p) const { return p - t * shifted_log(p); }
     DEVICE T slope(T t, T p) const { return ((p - t) + T(EPS)) / (p + T(EPS)); }
     DEVICE T curve(T t, T p) const { return t / ((p + T(EPS)) * (p + T(EPS))); }
 };

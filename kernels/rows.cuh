@@ -1,7 +1,7 @@
 // The contract of lossfuncs/rows.py in C++: a loss is a few totals over its row, then a formula.
 //
 // A pointwise loss is a struct template over the type T that it computes in, with
-//     T value(T t, T p), T slope(T t, T p), T curve(T t, T p)
+//     T value(T t, T p), T slope(T t, T p), T curve(T t, T p)      (value may be a double, where terms of both signs cancel)
 // made to rows by Mean<...> or Total<...>. Any other is a struct template with
 //     passes                                     Passes<Sum<2>, LogSumExp, ...>: what is gathered over the row, in order
 //     terms(At<k>, s, t, p)                      what one element brings to pass k: a T, or Numbers<T, size>. Dot and Pick: terms(At<k>, s, p)
@@ -82,7 +82,7 @@ template <class F> struct Mean {
     F f;
     typedef Passes<Sum<1>> passes;
     static constexpr bool pointwise = true;
-    template <class T> DEVICE T terms(At<0>, const double*, T t, T p) const { return f.value(t, p); }
+    template <class T> DEVICE auto terms(At<0>, const double*, T t, T p) const { return f.value(t, p); }
     DEVICE double value(const double* s, double n) const { return s[0] / n; }
     DEVICE Numbers<double, 1> around(const double*, double n) const { return {1.0 / n}; }
     template <class T> DEVICE T slope(const double* c, T t, T p) const { return T(c[0]) * f.slope(t, p); }
@@ -94,7 +94,7 @@ template <class F> struct Total {
     F f;
     typedef Passes<Sum<1>> passes;
     static constexpr bool pointwise = true;
-    template <class T> DEVICE T terms(At<0>, const double*, T t, T p) const { return f.value(t, p); }
+    template <class T> DEVICE auto terms(At<0>, const double*, T t, T p) const { return f.value(t, p); }
     DEVICE double value(const double* s, double) const { return s[0]; }
     DEVICE Numbers<double, 1> around(const double*, double) const { return {1.0}; }
     template <class T> DEVICE T slope(const double*, T t, T p) const { return f.slope(t, p); }

@@ -13,6 +13,7 @@ from .rows import Rows
 
 SIMILARITIES = 1 << 23  # that are held at a time, each with its kind: two doubles
 WORKSPACE = 256 << 20  # bytes that the sequences computed together may take
+TILES = 2 * 16 * 65 * 8  # bytes of shared memory for a block of a product: two tiles of 16 lines
 PRODUCT = struct.Struct("<3Q3q2q2q3Qq2i")
 SEQUENCES = struct.Struct("<9Q5q3q3qd")
 
@@ -45,7 +46,7 @@ def product(device: gpu.Device, a: Any, b: Any, out: Any, more: bool = False, ki
                           address(kinds), first, more, remove_diagonal)  # fmt: skip
     types = ", ".join(gpu.C_TYPES[x.dtype.name] for x in (a, b))
     tiles = -(-m // 64) * -(-n // 64)
-    launch(device, "product", f"product<{types}>(a)", "circle.cuh", "Product", 256, min(tiles, (1 << 31) - 1), 0, packed)
+    launch(device, "product", f"product<{types}>(a)", "circle.cuh", "Product", 256, min(tiles, (1 << 31) - 1), TILES, packed)
 
 
 def circle(device: gpu.Device, rows: Rows, parameters: tuple[float, ...], p: Any, references: Any, labels: Any, reference_labels: Any,

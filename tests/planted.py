@@ -46,14 +46,17 @@ template <bool AFTER, bool BEFORE> DEVICE void sums(const Arguments& a, int shif
     }
 }
 
-template <bool ATOMIC, bool FENCE> DEVICE void total(const Arguments& a) {
+enum Fence { NONE, FITTING, EARLY };
+
+template <bool ATOMIC, Fence FENCE> DEVICE void total(const Arguments& a) {
     SHARED(int, last, 1);
     float v = block_sum<true, true>(a.x[blockIdx.x * a.n + threadIdx.x]);
     if (threadIdx.x == 0) {
+        if (FENCE == EARLY) __threadfence();
         a.partials[blockIdx.x] = v;
-        if (FENCE) __threadfence();
+        if (FENCE == FITTING) __threadfence();
         unsigned come = ATOMIC ? atomicInc(a.ticket, gridDim.x - 1) : (*a.ticket)++;
-        if (FENCE) __threadfence();
+        if (FENCE != NONE) __threadfence();
         last[0] = come == gridDim.x - 1;
     }
     __syncthreads();
@@ -66,14 +69,15 @@ template <bool ATOMIC, bool FENCE> DEVICE void total(const Arguments& a) {
 #define KERNEL(name) extern "C" __global__ void name(const Arguments a)
 
 KERNEL(no_bug) { sums<true, true>(a); }
-KERNEL(no_bug_in_total) { total<true, true>(a); }
+KERNEL(no_bug_in_total) { total<true, FITTING>(a); }
 KERNEL(no_barrier_after_a_write) { sums<false, true>(a); }
 KERNEL(no_barrier_before_the_next_write) { sums<true, false>(a); }
 KERNEL(one_behind_the_output) { sums<true, true>(a, 1); }
 KERNEL(one_before_the_input) { if (threadIdx.x == 0) a.out[blockIdx.x] = a.x[-1]; }
 KERNEL(a_page_before_the_input) { if (threadIdx.x == 0) a.out[blockIdx.x] = a.x[-1024]; }
-KERNEL(ticket_without_an_atomic) { total<false, true>(a); }
-KERNEL(ticket_without_a_fence) { total<true, false>(a); }
+KERNEL(ticket_without_an_atomic) { total<false, FITTING>(a); }
+KERNEL(ticket_without_a_fence) { total<true, NONE>(a); }
+KERNEL(ticket_fenced_too_early) { total<true, EARLY>(a); }
 KERNEL(two_blocks_write_one_element) { if (threadIdx.x == 0) a.out[0] += (float)blockIdx.x; }
 KERNEL(vector_load_off_its_alignment) {
     float4 v = *reinterpret_cast<const float4*>(a.x + 1 + threadIdx.x * 4 % 64);
@@ -151,6 +155,7 @@ BUGS = {
     "a_page_before_the_input": Bug({"": "4096 bytes before an array of 4608 bytes"}),
     "ticket_without_an_atomic": Bug({"thread": "data race"}),
     "ticket_without_a_fence": Bug({"thread": "data race"}),
+    "ticket_fenced_too_early": Bug({"thread": "data race"}),
     "two_blocks_write_one_element": Bug({"thread": "data race"}),
     "vector_load_off_its_alignment": Bug({"address": "misaligned address"}),
     "row_offset_in_32_bits": Bug({"address": "signed integer overflow"}),

@@ -1,7 +1,7 @@
 """Every loss and metric of the table once on the emulated device, on small awkward shapes: for checkers that are too slow for more.
 
 `python tests/sweep.py PART OF` runs that part of the whole, under its process' sanitizer, and compares with the NumPy reference.
-With OF = 0 it runs a few that need every barrier, under all schedules.
+With OF = 0 it runs a few that need every barrier, under all schedules; with `cupy` behind, on a GPU.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ def synchronised() -> list[Run]:
     pointwise = next(case.values for case in CASES if case.id == "losses-huber")
     return [
         Run(*sparse, "float64", "a block a row", "gradient of total"),
+        Run(*sparse, "float64", "a block a row", "total"),
         Run(*sparse, "float32", "tile of 4 lanes", "gradient"),
         Run(*dense, "float32", "a warp a row", "curve"),
         Run(*sparse, "float64", "pieces", "gradient of total"),
@@ -101,10 +102,10 @@ def possible(run: Run) -> bool:
     return True
 
 
-def check(run: Run) -> None:
+def check(run: Run, backend: str = "emulated") -> None:
     """On the device as by the NumPy reference, to what the dtype allows."""
     t, p = run.arguments()
-    with lossfuncs.backend("emulated"):
+    with lossfuncs.backend(backend):
         found = run.of(t, p)
     with lossfuncs.backend("numpy"):
         wanted = run.of(t, p)
@@ -115,9 +116,13 @@ def check(run: Run) -> None:
         np.testing.assert_allclose(got, right, rtol=digits, atol=digits * scale, err_msg=str(run))
 
 
-def main(part: int, of: int) -> None:
+def main(part: int, of: int, backend: str = "emulated") -> None:
     """Part `part` of `of`; the synchronised ones if that is 0."""
     mine = runs()[part::of] if of else synchronised()
+    if backend == "cupy":
+        for run in mine:
+            check(run, backend)
+        return
     with recording() as device:
         device.processors = DEVICE.processors = 2
         for run in mine:
@@ -135,4 +140,4 @@ def main(part: int, of: int) -> None:
 
 if __name__ == "__main__":
     devices.add("emulated", "emulator", lambda: DEVICE)
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -17,9 +17,11 @@ import pytest
 from cases import BASES, CASES, DIFFERENTIABLE, DTYPES, Array, assert_equal, bits, by_name, edges, inputs
 from emulator.device import DEVICE, DeviceArray
 from emulator.program import SCHEDULES, Schedule
+from test_accuracy import EXTENDED
 from test_equivalence import TASKS, largest, possible, reference, run
 
 import lossfuncs
+from bench import accuracy
 from lossfuncs import gpu
 from lossfuncs.call import RowsCall
 from lossfuncs.problem import Task
@@ -99,6 +101,25 @@ def test_nan_infinities_and_edges_come_out_as_in_the_reference(entry: Entry, opt
             with np.errstate(all="ignore"):
                 scale = np.maximum(scale, 1.0 / np.std(p.astype(np.float64), axis=-1, keepdims=True))
         assert_equal(g, w, np.dtype(np.float32), scale if np.ndim(w) == 2 else scale[:, 0], "edges", DIGITS["float32"])
+
+
+# How exact float32 losses are, in units of the last place; where that is worse it says why.
+ULPS = 6.0
+WORSE = {
+    "poisson": 1000.0,  # terms of both signs cancel
+    "categorical_crossentropy from_logits": 16.0,  # x - max is rounded before its exponential, in rows whose loss is nothing but those
+    "sparse_categorical_crossentropy from_logits": 16.0,
+    "categorical_focal_crossentropy from_logits": 16.0,
+    "categorical_generalized_cross_entropy": 16.0,  # q log(p) is rounded before its exponential, for predictions of 1e30
+}
+
+
+@EXTENDED
+@pytest.mark.parametrize(("name", "options"), [pytest.param(*case, id="-".join([case[0], *case[1]])) for case in accuracy.LOSS_CASES])
+def test_float32_losses_are_exact_to_a_few_units(name: str, options: dict[str, Any]) -> None:
+    errors = accuracy.row_errors(name, options, lengths=(1, 10), rows=60, peers=False, backend="emulated")
+    assert errors.values.points >= 20
+    assert errors.values.max_bounded <= WORSE.get(" ".join([name, *(["from_logits"] if "from_logits" in options else [])]), ULPS), errors
 
 
 # Layouts.

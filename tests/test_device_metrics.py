@@ -204,8 +204,8 @@ def test_ignored_labels_leave_the_mean_and_bad_ones_are_told() -> None:
 
 def test_one_array_on_the_host_is_an_error_that_says_so() -> None:
     t, p, w = batches(np.float32, "per sample")[0]
-    for metric in (metrics.AUC(), metrics.MeanSquaredError(), metrics.MeanIoU(2), metrics.F1Score(threshold=0.5), metrics.R2Score()):
-        with pytest.raises(TypeError, match="^y_true is on a GPU, a emulated array, but y_pred is not: move one of them$"):
+    for metric in (metrics.AUC(), metrics.MeanSquaredError(), metrics.BinaryIoU(), metrics.F1Score(threshold=0.5), metrics.R2Score()):
+        with pytest.raises(TypeError, match="^y_true is .* but y_pred is not: move one of them$"):
             metric.update_state(DEVICE.send(t), p)
-        with pytest.raises(TypeError, match="^sample_weight is on a GPU, but y_pred is not: move one of them$"):
+        with pytest.raises(TypeError, match="^sample_weight is .* but y_pred is not: move one of them$"):
             metric.update_state(t, p, DEVICE.send(w))

@@ -36,6 +36,13 @@ def test_the_kernels_are_sound(variant: str, part: int) -> None:
     assert "kernels were right" in said and said.endswith("exit 0"), said
 
 
+@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("variant", ["address", "thread"])
+def test_the_kernels_that_are_no_rows_are_sound(variant: str, part: int) -> None:
+    said = sanitized.run(variant, str(HERE / "own_sweep.py"), str(part), "2")
+    assert "kernels were right" in said and said.endswith("exit 0"), said
+
+
 # Where the code waits for the other threads, by file and number of the place there, and the variant that must see it where it does not.
 _SOURCES = sanitized.ROOT / "kernels"
 _WAITS = re.compile(r"__(?:syncthreads|syncwarp|threadfence)\(\);")

@@ -27,6 +27,103 @@ LOG_2 = math.log(2.0)
 def numpy_formulas(np: Any = np) -> Formulas:
     """For NumPy, or for what has its functions."""
 
+<<<<<<< HEAD:lossfuncs/benchmark/formulas.py
+=======
+    @property
+    def name(self) -> str:
+        return f"{self.problem} {'x'.join(map(str, self.shape))}"
+
+
+def _real(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    y_true = rng.standard_normal(shape, np.float32)
+    return y_true, y_true + rng.standard_normal(shape, np.float32)
+
+
+def _binary(rng: np.random.Generator, shape: tuple[int, ...], logits: bool = False) -> tuple[Array, Array]:
+    y_true = (rng.random(shape, np.float32) < 0.5).astype(np.float32)
+    if logits:
+        return y_true, 3 * rng.standard_normal(shape, np.float32)
+    return y_true, np.float32(0.001) + np.float32(0.998) * rng.random(shape, np.float32)
+
+
+def _labels(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Integer labels and scores that put the label first in about half of the rows."""
+    y_true = rng.integers(0, shape[-1], shape[:-1])
+    y_pred = rng.standard_normal(shape, np.float32)
+    y_pred[np.arange(shape[0]), y_true] += math.sqrt(2 * math.log(shape[-1]))
+    return y_true, y_pred
+
+
+def _classes(rng: np.random.Generator, shape: tuple[int, ...], logits: bool = True) -> tuple[Array, Array]:
+    """One-hot targets; scores, or positive rows that sum to about, not exactly, one (Keras normalises them)."""
+    labels, y_pred = _labels(rng, shape)
+    y_true = np.zeros(shape, np.float32)
+    y_true[np.arange(shape[0]), labels] = 1
+    return y_true, y_pred if logits else _positive(rng, shape)
+
+
+def _positive(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return (np.float32(0.01) + rng.random(shape, np.float32)) * np.float32(2 / shape[-1])
+
+
+def _distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    return _positive(rng, shape), _positive(rng, shape)
+
+
+_logits = partial(_binary, logits=True)
+_probabilities = partial(_classes, logits=False)
+
+
+def _workloads() -> list[Workload]:
+    wide, rows, short, column, vocabulary, tiny = (
+        (4096, 1000), (1048576, 32), (65536, 10), (65536, 1), (1024, 32000), (32, 10),
+    )
+    out = [Workload("mean_squared_error total", (10_000_000,), "mean_squared_error", _real)]
+
+    def add(problem: str, draw: Any, *shapes: tuple[int, ...], function: str = "", **options: Any) -> None:
+        out.extend(Workload(problem, shape, function or problem, draw, options) for shape in shapes)
+
+    mean_squared, logistic = "mean_squared_error", "binary_crossentropy from logits"
+    softmax, sparse = "categorical_crossentropy from logits", "sparse_categorical_crossentropy from logits"
+    from_logits = {logistic: "binary_crossentropy", softmax: "categorical_crossentropy",
+                   sparse: "sparse_categorical_crossentropy"}
+    add(mean_squared, _real, wide, rows, short, column)
+    add("mean_absolute_percentage_error", _real, wide)
+    add("huber", _real, wide)
+    add("binary_crossentropy", _binary, rows, column, wide)
+    add(logistic, _logits, rows, column, wide, function=from_logits[logistic], from_logits=True)
+    add("categorical_crossentropy", _probabilities, wide, vocabulary, short)
+    add(softmax, _classes, wide, vocabulary, short, function=from_logits[softmax], from_logits=True)
+    add(sparse, _labels, vocabulary, wide, short, function=from_logits[sparse], from_logits=True)
+    add("kl_divergence", _distributions, wide)
+    add("cosine_similarity", _real, wide)
+    add("log_cosh", _real, wide)
+    add("categorical_hinge", _classes, wide)
+    add("categorical_accuracy", _classes, wide, short)
+    add("sparse_categorical_accuracy", _labels, wide, short)
+    add("sparse_top_k_categorical_accuracy", _labels, wide, short, k=5)
+
+    add(mean_squared, _real, tiny)
+    add("binary_crossentropy", _binary, tiny)
+    add(softmax, _classes, tiny, function=from_logits[softmax], from_logits=True)
+    add(sparse, _labels, tiny, function=from_logits[sparse], from_logits=True)
+    add("categorical_accuracy", _classes, tiny)
+
+    for problem, draw in ((mean_squared, _real), (logistic, _logits), (sparse, _labels)):
+        options = {"from_logits": True} if problem in from_logits else {}
+        for shape in (wide, short):
+            function = from_logits.get(problem, problem)
+            out.append(Workload(f"value_and_grad {problem}", shape, function, draw, options, gradient=True))
+    return out
+
+
+WORKLOADS = tuple(_workloads())
+
+
+def numpy_formulas(np: Any = np) -> Formulas:
+    """For NumPy, or for what has its functions."""
+
+>>>>>>> cuda:bench/workloads.py
     def logsumexp(p: Array) -> Any:
         m = p.max(-1, keepdims=True)
         shifted = p - m

@@ -81,7 +81,7 @@ class Sum(Pending):
     def add(self, x: Any) -> None:
         x = self.device.xp.ascontiguousarray(self.device.xp.broadcast_to(x.astype(np.float64, copy=False), self.variable.shape))
         packed = ADDING.pack(self.device.address(x), self.device.address(self.state), x.size)
-        _launch(self.device, "add_all(a)", "Adding", _grid(self.device, x.size), packed)
+        _launch(self.device, "add_all(a)", "Additions", _grid(self.device, x.size), packed)
 
     def settle(self) -> None:
         found = self.device.fetch(self.state)
@@ -97,6 +97,8 @@ class Cells(Pending):
     def __init__(self, device: gpu.Device, name: Hashable, cells: int, parts: list[tuple[Any, Callable[[Array], Array]]],
                  bounds: Array | None = None) -> None:  # fmt: skip
         super().__init__(device, name)
+        if cells >= 1 << 31:
+            raise ValueError(f"a metric of {cells} cells is too large for a GPU: it has 2**31 at most")
         self.cells, self.parts = cells, parts
         self.bounds = None if bounds is None else device.send(bounds)
         self.counts = device.zeros((cells,), np.uint64)

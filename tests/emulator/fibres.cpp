@@ -32,6 +32,8 @@ struct Fibre : Thread {
     void* fake_stack = nullptr;  // AddressSanitizer's
     Wait waits = NOTHING;
     bool finished = false, fenced = false;
+    void* courier = nullptr;  // for ThreadSanitizer another thread, which knows what this one had done at its last fence
+    char fence_order;
     void* touched[8];  // by its latest atomics
     unsigned touches = 0;
     Place place{};
@@ -195,6 +197,7 @@ Pool& pool_for(uint64_t turn) {
             if (mapping == MAP_FAILED || mprotect(mapping, GUARD_PAGE, PROT_NONE)) abort();  // a stack that is too small faults
             fibre.stack = static_cast<char*>(mapping);
             fibre.watched = __tsan_create_fiber(0);
+            fibre.courier = __tsan_create_fiber(0);
         } else if (stacks_dirty) {
             __asan_unpoison_memory_region(fibre.stack, STACK);  // frames that were left by a launch that failed
         }
@@ -367,12 +370,21 @@ void* dynamic_shared() {
 void fence() {
     Fibre& self = static_cast<Fibre&>(*current);
     self.fenced = true;
+    if (!threads_watched) return;
     for (unsigned i = 0; i < self.touches && i < 8; i++) __tsan_acquire(self.touched[i]);
+    __tsan_release(&self.fence_order);
+    __tsan_switch_to_fiber(self.courier, no_order);
+    __tsan_acquire(&self.fence_order);
+    __tsan_switch_to_fiber(self.watched, no_order);
 }
 
 void before_atomic(void* at) {
     Fibre& self = static_cast<Fibre&>(*current);
-    if (self.fenced) __tsan_release(at);
+    if (self.fenced) {  // not all that was done until now is passed on, only what was before the fence
+        __tsan_switch_to_fiber(self.courier, no_order);
+        __tsan_release(at);
+        __tsan_switch_to_fiber(self.watched, no_order);
+    }
     self.touched[self.touches++ % 8] = at;
 }
 
