@@ -45,7 +45,9 @@ MUTANTS = {
     "an equal largest counted twice": Mutant("fold.py", "S[(slot + 2) * LANES + lane] - 1.0)", "S[(slot + 2) * LANES + lane])", "long"),
     "soft targets taken for hard ones": Mutant("fold.py", "(y != 0.0) & (y != 1.0)", "(y < 0.0) & (y != 1.0)", "soft"),
     "a tie before the label left out": Mutant("fold.py", "(float(j) < s[label])", "(float(j) + 1.0 < s[label])", "rank"),
-    "a tie before the label of a long row left out": Mutant("fold.py", "max(int(S[label * LANES]), 0)", "max(int(S[label * LANES]) - 1, 0)", "rank"),
+    "a tie before the label of a long row left out": Mutant(
+        "fold.py", "max(int(S[label * LANES]), 0)", "max(int(S[label * LANES]) - 1, 0)", "rank"
+    ),
     "a tie within a long row left out": Mutant("fold.py", "at(p, block) if block + LANES <= n else tail_p", "tail_p", "rank"),
     "totals of joint rows mixed": Mutant("schedules.py", "at(acc, which * LANES)", "acc", "joint"),
     "weights left out of a total": Mutant("schedules.py", "status[lane]) * W[lane]", "status[lane])", "total"),
