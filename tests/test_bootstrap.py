@@ -96,6 +96,16 @@ def test_a_function_is_resampled_by_samples(name: str, weighted: bool) -> None:
     np.testing.assert_allclose(found.replicates[name].results(), wanted, rtol=1e-12)
 
 
+def test_kernels_resample_as_the_reference_does() -> None:
+    t, p, _ = drawn(3000)
+    wanted: Any = {"loss": "mse", "metrics": metrics.BinaryAccuracy(name="accuracy"), "bootstrap": 20}
+    reference = evaluate(t.astype(np.float32), p.astype(np.float32), **wanted)
+    with lossfuncs.backend("numba"):
+        found = evaluate(t.astype(np.float32), p.astype(np.float32), **wanted)
+    assert found["mse"] == pytest.approx(reference["mse"], rel=1e-7)
+    assert found["accuracy"] == pytest.approx(reference["accuracy"], rel=1e-14)
+
+
 def test_counts_are_poisson_and_depend_on_seed_replicate_and_place_alone() -> None:
     k = times(0, np.arange(4000), 250)
     for value, probability in enumerate((0.36788, 0.36788, 0.18394, 0.06131, 0.01533, 0.00307)):

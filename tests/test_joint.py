@@ -52,6 +52,7 @@ def test_metrics_updated_together_hold_what_each_holds_alone(
     t, p = draw(entries[-1], (300, n), rng)
     p = p.astype(np.float32)
     w = rng.uniform(0, 2, 300) if weighted else None
+    p = np.asfortranarray(p) if weighted else p  # read in chunks, through copies
     together, alone = ([metrics.MeanMetricWrapper(entry.function) for entry in entries] for _ in range(2))
     extra = metrics.AUC() if n == 5 else metrics.MeanIoU(n, sparse_y_pred=False)
     metrics.update_state([*together, extra], t, p, w)
