@@ -57,20 +57,6 @@ def put(typing: Any, p: Any, i: Any, value: Any) -> Any:
     return types.void(p, types.intp, p.dtype), emit
 
 
-@intrinsic
-def prefetch(typing: Any, p: Any, i: Any) -> Any:
-    """Have the cache line of element i of p fetched; it need not exist."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        number = ir.IntType(32)
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, number, number, number]))
-        builder.call(fetch, [builder.bitcast(builder.gep(args[0], [args[1]]), byte), number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(p, types.intp), emit
-
-
 def scratch(count: int, element: Any) -> Any:
     """An intrinsic that gives `count` elements on the stack, aligned to a cache line and unknown to any other pointer."""
     llvm = {types.float64: ir.DoubleType(), types.float32: ir.FloatType(), types.uint16: ir.IntType(16), types.int64: _INDEX}[element]

@@ -31,7 +31,6 @@ from .lanes import (
     no_labels,
     no_weights,
     pointer,
-    prefetch,
     put,  # fmt: skip
     scratch,
     set_to,
@@ -242,18 +241,12 @@ class Kernel:
             return self._pointwise_long()
         fold, check, finish, derive, weights = self.fold.all, self.check, self.finish(), self._derive_long(), self.weights
         count, read, labelled = self.fold.count, self.read, self.labelled
-        # A row that is passed over several times, once for exponentials, leaves the memory idle meanwhile: the next one is fetched.
-        ahead = any(one.op == "lse" for one in self.maths.passes)
-        line = 64 // (self.element.type.bitwidth // 8)
         totals, lanes64, labels64, tail = self.fold.totals, self.lanes, self.lane_labels, scratch(LANES, self.element.type)
 
         @inline
         def row_of(x: Any, row: int, n: int, rest: Any) -> Any:
             """The row's address; its last elements, fewer than 64, are copied to where 64 can be read."""
             x = at(x, row * n)
-            if ahead:
-                for j in range(n, 2 * n, line):
-                    prefetch(x, j)
             for j in range(n % LANES):
                 put(rest, j, x[n // LANES * LANES + j])
             return x
