@@ -72,6 +72,13 @@ def test_a_bad_batch_leaves_metrics_that_share_a_pass_as_they_were(monkeypatch: 
     assert [float(one.count) for one in some] == [0, 0, 0]
 
 
+def test_samples_that_weigh_nothing_are_left_to_each_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARED", 1)
+    some = [metrics.MeanSquaredError(), metrics.MeanAbsoluteError()]
+    metrics.update_state(some, np.zeros((3, 2)), np.array([[1.0, 1], [2, 2], [3, 3]]), mask=np.array([True, True, False]))
+    assert [one.result() for one in some] == [2.5, 1.5]
+
+
 def test_the_reference_updates_them_one_by_one() -> None:
     some = [metrics.MeanSquaredError(), metrics.MeanAbsoluteError()]
     with lossfuncs.backend("numpy"):
