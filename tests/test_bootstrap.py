@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 import lossfuncs
 from lossfuncs import metrics
-from lossfuncs.bootstrap import interval, times
+from lossfuncs.bootstrap import Draws, interval, times
+from lossfuncs.cli import main
 from lossfuncs.evaluate import Estimate, Evaluation, evaluate
 
 N, C = 41, 5
@@ -159,6 +161,17 @@ def test_a_sample_of_infinite_loss_is_missing_from_replicates_that_leave_it_out(
     assert interval(1.0, [1.0, np.inf, np.inf], 0.95).high == np.inf
 
 
+@pytest.mark.parametrize("largest", (3, 2**23 - 1))
+def test_counts_are_added_up_exactly_however_many(largest: int) -> None:
+    numbers = np.random.default_rng(1).integers(0, largest, (1000, 3), endpoint=True)
+    draws = Draws(0, 0, 1000, 8)
+    total: Any = 0.0
+    for _ in range(9):
+        total = total + draws.sums(numbers.astype(np.float32))
+    assert total.dtype == np.float64
+    np.testing.assert_array_equal(total, 9 * (draws.often.T.astype(np.int64) @ numbers))
+
+
 def test_bad_input_is_named() -> None:
     t, p, _ = drawn()
     for options, message in (({"bootstrap": -1}, "bootstrap must be a whole number >= 0"), ({"bootstrap": 3, "seed": 0.5}, "seed must be"),
@@ -169,3 +182,24 @@ def test_bad_input_is_named() -> None:
         evaluate(t, p, metrics=metrics.AUC(exact=True, capacity=200, name="auc"), bootstrap=3)
     with pytest.raises(ValueError, match=r"bootstrap=1000 is too many for mean_io_u, whose state is 1,000,000 numbers: at most 134"):
         evaluate(np.zeros(3), np.zeros(3), metrics=metrics.MeanIoU(1000, name="mean_io_u"), bootstrap=1000)
+
+
+def test_the_command_prints_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", "--backend", "numpy", "--bootstrap", "30", "--metric", "accuracy", "--json"]
+    outputs = []
+    for seed in ("0", "0", "1"):
+        assert main([*command, "--seed", seed]) == 0
+        outputs.append(json.loads(capsys.readouterr().out))
+    for found in outputs:
+        low, high = found["intervals"]["accuracy"]
+        assert 0.94 < low < found["values"]["accuracy"] < high < 1
+    assert outputs[0]["intervals"] == outputs[1]["intervals"] != outputs[2]["intervals"]
+    assert main(["evaluate", "--bootstrap", "-1"]) == 2
+    assert capsys.readouterr().err == "lossfuncs evaluate: bootstrap must be a whole number >= 0, got -1\n"
+
+
+def test_an_interval_of_several_results_is_of_each() -> None:
+    t, p, _ = drawn()
+    found = evaluate(t, p, metrics=metrics.Precision([0.2, 0.3], name="precision"), bootstrap=30)["precision"]
+    assert found.value.shape == found.low.shape == found.high.shape == (2,)
+    assert (found.low <= found.value).all() and (found.value <= found.high).all()
