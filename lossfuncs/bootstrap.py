@@ -68,15 +68,16 @@ class Draws:
 
     @functools.cached_property
     def single(self) -> Array:
-        """As float32, for small whole numbers: their sums over a block are exact."""
+        """As float32, which is twice as fast, for whole numbers whose sums over a block float32 holds exactly."""
         return self.often.astype(np.float32)
 
     def sums(self, numbers: Array) -> Array:
-        """The sums of numbers (rows, numbers) in each replicate: (replicates, numbers)."""
+        """The sums of numbers (rows, numbers) in each replicate: (replicates, numbers). float32 means whole numbers >= 0."""
+        if numbers.dtype == np.float32 and np.max(numbers, initial=0.0) * np.max(_TIMES) * len(numbers) <= 2.0**24:
+            return (self.single.T @ numbers).astype(np.float64)
+        numbers = numbers.astype(np.float64, copy=False)
         finite = np.isfinite(numbers)
-        if finite.all():
-            return (self.single if numbers.dtype == np.float32 else self.often).T @ numbers
-        found: Array = self.often.T @ np.where(finite, numbers, 0.0)
+        found: Array = self.often.T @ (numbers if finite.all() else np.where(finite, numbers, 0.0))
         for i in np.flatnonzero(~finite.all(axis=0)):  # a sample that does not count must not be 0 * inf
             with np.errstate(invalid="ignore"):
                 odd = self.often * np.where(finite[:, i], 0.0, numbers[:, i])[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 import lossfuncs
 from lossfuncs import metrics
-from lossfuncs.bootstrap import interval, times
+from lossfuncs.bootstrap import Draws, interval, times
+from lossfuncs.cli import main
 from lossfuncs.evaluate import Estimate, Evaluation, evaluate
 
 N, C = 41, 5
@@ -96,6 +98,16 @@ def test_a_function_is_resampled_by_samples(name: str, weighted: bool) -> None:
     np.testing.assert_allclose(found.replicates[name].results(), wanted, rtol=1e-12)
 
 
+def test_kernels_resample_as_the_reference_does() -> None:
+    t, p, _ = drawn(3000)
+    wanted: Any = {"loss": "mse", "metrics": metrics.BinaryAccuracy(name="accuracy"), "bootstrap": 20}
+    reference = evaluate(t.astype(np.float32), p.astype(np.float32), **wanted)
+    with lossfuncs.backend("numba"):
+        found = evaluate(t.astype(np.float32), p.astype(np.float32), **wanted)
+    assert found["mse"] == pytest.approx(reference["mse"], rel=1e-7)
+    assert found["accuracy"] == pytest.approx(reference["accuracy"], rel=1e-14)
+
+
 def test_counts_are_poisson_and_depend_on_seed_replicate_and_place_alone() -> None:
     k = times(0, np.arange(4000), 250)
     for value, probability in enumerate((0.36788, 0.36788, 0.18394, 0.06131, 0.01533, 0.00307)):
@@ -149,6 +161,17 @@ def test_a_sample_of_infinite_loss_is_missing_from_replicates_that_leave_it_out(
     assert interval(1.0, [1.0, np.inf, np.inf], 0.95).high == np.inf
 
 
+@pytest.mark.parametrize("largest", (3, 2**23 - 1))
+def test_counts_are_added_up_exactly_however_many(largest: int) -> None:
+    numbers = np.random.default_rng(1).integers(0, largest, (1000, 3), endpoint=True)
+    draws = Draws(0, 0, 1000, 8)
+    total: Any = 0.0
+    for _ in range(9):
+        total = total + draws.sums(numbers.astype(np.float32))
+    assert total.dtype == np.float64
+    np.testing.assert_array_equal(total, 9 * (draws.often.T.astype(np.int64) @ numbers))
+
+
 def test_bad_input_is_named() -> None:
     t, p, _ = drawn()
     for options, message in (({"bootstrap": -1}, "bootstrap must be a whole number >= 0"), ({"bootstrap": 3, "seed": 0.5}, "seed must be"),
@@ -159,3 +182,24 @@ def test_bad_input_is_named() -> None:
         evaluate(t, p, metrics=metrics.AUC(exact=True, capacity=200, name="auc"), bootstrap=3)
     with pytest.raises(ValueError, match=r"bootstrap=1000 is too many for mean_io_u, whose state is 1,000,000 numbers: at most 134"):
         evaluate(np.zeros(3), np.zeros(3), metrics=metrics.MeanIoU(1000, name="mean_io_u"), bootstrap=1000)
+
+
+def test_the_command_prints_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", "--backend", "numpy", "--bootstrap", "30", "--metric", "accuracy", "--json"]
+    outputs = []
+    for seed in ("0", "0", "1"):
+        assert main([*command, "--seed", seed]) == 0
+        outputs.append(json.loads(capsys.readouterr().out))
+    for found in outputs:
+        low, high = found["intervals"]["accuracy"]
+        assert 0.94 < low < found["values"]["accuracy"] < high < 1
+    assert outputs[0]["intervals"] == outputs[1]["intervals"] != outputs[2]["intervals"]
+    assert main(["evaluate", "--bootstrap", "-1"]) == 2
+    assert capsys.readouterr().err == "lossfuncs evaluate: bootstrap must be a whole number >= 0, got -1\n"
+
+
+def test_an_interval_of_several_results_is_of_each() -> None:
+    t, p, _ = drawn()
+    found = evaluate(t, p, metrics=metrics.Precision([0.2, 0.3], name="precision"), bootstrap=30)["precision"]
+    assert found.value.shape == found.low.shape == found.high.shape == (2,)
+    assert (found.low <= found.value).all() and (found.value <= found.high).all()

@@ -52,6 +52,7 @@ def test_metrics_updated_together_hold_what_each_holds_alone(
     t, p = draw(entries[-1], (300, n), rng)
     p = p.astype(np.float32)
     w = rng.uniform(0, 2, 300) if weighted else None
+    p = np.asfortranarray(p) if weighted else p  # read in chunks, through copies
     together, alone = ([metrics.MeanMetricWrapper(entry.function) for entry in entries] for _ in range(2))
     extra = metrics.AUC() if n == 5 else metrics.MeanIoU(n, sparse_y_pred=False)
     metrics.update_state([*together, extra], t, p, w)
@@ -69,6 +70,13 @@ def test_a_bad_batch_leaves_metrics_that_share_a_pass_as_they_were(monkeypatch: 
     with pytest.raises(ValueError, match=r"^y_true\[7\] is 70, but y_pred has classes 0 to 69$"):
         metrics.update_state(some, t, np.full((300, 70), 1 / 70, np.float32))
     assert [float(one.count) for one in some] == [0, 0, 0]
+
+
+def test_samples_that_weigh_nothing_are_left_to_each_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARED", 1)
+    some = [metrics.MeanSquaredError(), metrics.MeanAbsoluteError()]
+    metrics.update_state(some, np.zeros((3, 2)), np.array([[1.0, 1], [2, 2], [3, 3]]), mask=np.array([True, True, False]))
+    assert [one.result() for one in some] == [2.5, 1.5]
 
 
 def test_the_reference_updates_them_one_by_one() -> None:

@@ -579,22 +579,18 @@ SHARED = 1 << 20  # numbers from which one pass for several metrics is worth a k
 def update_state(metrics: Iterable[Metric], y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
     """Have several metrics take in one batch, as metric.update_state(...) of each does, but in as few passes over memory as pay.
 
-    The means of functions of the same rows, as accuracies and cross-entropies, are added up together where the batch is large. If one of
-    those finds fault with the data, none of them has taken them in.
+    The means of functions of the same rows, as accuracies and cross-entropies, are added up together where the batch is large and every
+    sample counts. If one of those finds fault with the data, none of them has taken them in.
     """
-    metrics = list(metrics)
-    shared: list[MeanMetricWrapper] = []
+    left = list(metrics)
     if current_backend() == "numba" and device_of(y_pred) is None and np.size(y_pred) >= SHARED:
-        shared = [metric for metric in metrics if isinstance(metric, MeanMetricWrapper) and metric._fused]
-    if len(shared) > 1:
         t, p, mask = array("y_true", y_true), array("y_pred", y_pred), mask_of(y_pred, mask)
-        ready = [(metric, metric._prepare(t, p, sample_weight, mask)) for metric in shared]
-        if any(call is not None and call.weights is not None and not call.weights.all() for _, call in ready):
-            ready, shared = [], []  # what weighs 0 may be NaN or a label out of range: each sees to that itself
-        found = totals([call for _, call in ready if call is not None]) if ready else []
-        for metric, call in ready:
-            if call is not None:
-                metric._take(call, found.pop(0), t, p)
-    for one in metrics:
-        if len(shared) < 2 or one not in shared:
-            one.update_state(y_true, y_pred, sample_weight, mask=mask)
+        fused = [metric for metric in left if isinstance(metric, MeanMetricWrapper) and metric._fused]
+        ready = [(metric, metric._prepare(t, p, sample_weight, mask)) for metric in fused]
+        calls = [(metric, call) for metric, call in ready if call is not None and (call.weights is None or call.weights.all())]
+        for (metric, call), total in zip(calls, totals([call for _, call in calls]), strict=True):
+            metric._take(call, total, t, p)
+        taken = {id(metric) for metric, _ in calls}
+        left = [metric for metric in left if id(metric) not in taken]
+    for one in left:
+        one.update_state(y_true, y_pred, sample_weight, mask=mask)
