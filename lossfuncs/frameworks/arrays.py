@@ -42,6 +42,13 @@ def _find(x: Any) -> Any:
     return None
 
 
+def read(x: Any) -> Any:
+    """x, of no framework, as a NumPy array: from `__array__`, the buffer protocol or DLPack, a number, or a list."""
+    if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
+        return np.from_dlpack(x)
+    return np.asarray(x)
+
+
 def missing(framework: str, error: ImportError) -> ImportError:
     """What to raise where a framework is asked for and not installed."""
     return ImportError(f'{framework} is not installed: pip install "lossfuncs[{framework}]" ({error})')

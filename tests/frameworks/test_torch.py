@@ -358,3 +358,7 @@ def test_bad_input_is_named_in_one_sentence(call: Any, error: type[Exception], s
     p, t = torch.randn(4, 5, requires_grad=True), torch.randn(4, 5)
     with pytest.raises(error, match=sentence):
         call(p, t)
+
+
+def test_the_readmes_examples_run(run_examples: Any) -> None:
+    run_examples("torch")
