@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,13 @@ import lossfuncs
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
 README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+
+
+@pytest.fixture
+def digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The embedded digits: labels, and the logarithms of a model's probabilities, to be trained on."""
+    with np.load(Path(lossfuncs.__file__).parent / "data" / "digits.npz") as file:
+        return file["y_true"].astype(np.int64), np.log(file["y_pred"].clip(1e-7))
 
 
 @pytest.fixture

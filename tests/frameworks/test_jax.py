@@ -181,3 +181,25 @@ def test_texts_name_the_loss_for_other_processes() -> None:
 
 def test_the_readmes_examples_run(run_examples: Any) -> None:
     run_examples("jax")
+
+
+def test_a_model_learns_the_digits_as_with_a_loss_of_jax_numpy(digits: Any) -> None:
+    labels, features = (jnp.asarray(x) for x in digits)
+
+    def curve(loss: Any) -> list[float]:
+        first, second = jax.random.normal(jax.random.key(0), (10, 16)) / 4, jax.random.normal(jax.random.key(1), (16, 10)) / 4
+
+        def objective(weights: Any, x: Any, y: Any) -> Any:
+            return loss(y, jnp.tanh(x @ weights[0]) @ weights[1])
+
+        step, weights, found = jax.jit(jax.value_and_grad(objective)), (first, second), []
+        for i in range(120):
+            batch = slice(i % 4 * 150, i % 4 * 150 + 150)
+            value, gradient = step(weights, features[batch], labels[batch])
+            weights = jax.tree.map(lambda w, g: w - 0.1 * g, weights, gradient)
+            found.append(float(value))
+        return found
+
+    mine, plain = curve(ours), curve(theirs)
+    assert plain[-1] < 0.5 * plain[0]
+    np.testing.assert_allclose(mine, plain, rtol=1e-5, atol=1e-6)
