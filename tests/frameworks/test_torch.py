@@ -252,9 +252,9 @@ def check_as_torch(name: str, p: torch.Tensor, t: torch.Tensor, options: dict[st
 def test_losses_of_elements_are_torchs(name: str, options: dict[str, Any], reduction: str) -> None:
     torch.manual_seed(0)
     for shape in ((5, 6), (2, 3, 6)):
-        options = {key: x.expand(shape) if key == "weight" else x for key, x in options.items()}
+        given = {key: x.expand(shape) if key == "weight" else x for key, x in options.items()}
         p = (torch.rand if name == "binary_cross_entropy" else torch.randn)(shape, dtype=torch.float64, requires_grad=True)
-        check_as_torch(name, p, torch.rand(shape, dtype=torch.float64), {**options, "reduction": reduction})
+        check_as_torch(name, p, torch.rand(shape, dtype=torch.float64), {**given, "reduction": reduction})
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
