@@ -16,7 +16,7 @@ import numpy as np
 
 from . import plain
 from .devices import device_of
-from .frameworks.arrays import adapter
+from .frameworks.arrays import adapter, read
 from .options import number, shown
 from .problem import NO_CLASS, STRUCTURAL, Array, BadLabel, Problem, Task, is_flat, take
 from .rows import Rows, joint
@@ -383,7 +383,7 @@ def array(name: str, x: Any) -> Array:
             raise TypeError(f"{name} is a masked array; pass its data, and sample_weight 0 where it is masked")
         home = adapter(x)
         try:
-            x = np.asarray(x) if home is None else home.to_numpy(x)
+            x = read(x) if home is None else home.to_numpy(x)
         except Exception as error:
             raise TypeError(f"{name} cannot be read as an array of numbers: {error}") from None
     if x.dtype.kind not in "biuf" and not is_float(x.dtype):

@@ -106,26 +106,34 @@ def shortcut(
     into = np.dtype(np.float64) if divisor is not None else dtype
     size = chunks if divisor is not None else m
     reshape = shape != (m,)
-    last = (a,) if not order else (1.0 if divisor is None else 1.0 / divisor * share, a)  # to the last bit as in `run`
+    scale = 1.0 if divisor is None else 1.0 / divisor * share  # to the last bit as in `run`
+
+    def total(out: Array, divisor: float) -> Any:
+        return np.float64(share * (out[0] if chunks == 1 else _exact_sum(out)) / divisor)
 
     def again(t: Array, p: Array) -> Any:
         if elements * kernel.seconds_per_element > WORTH and threads.get_num_threads() > 1:
             return None
         out = np.empty(size, into)
-        gradient: Any = np.empty(p.shape, dtype) if order else None
-        derivatives = (_bits(gradient.ravel()),) * 2 if order else ()
         t, p = t.ravel(), p.ravel()
         if half:
             t, p = _bits(t), _bits(p)
-        if call(t, p, ONE, _bits(out) if half else out, *derivatives, n, m, chunk, 0, chunks, 0, NO_CLASS, *last) >= 0:
+        if call(t, p, ONE, _bits(out) if half else out, n, m, chunk, 0, chunks, 0, NO_CLASS, a) >= 0:
             return None
         if divisor is not None:
-            value: Any = np.float64(share * (out[0] if chunks == 1 else _exact_sum(out)) / divisor)
-        else:
-            value = out.reshape(shape)[()] if reshape else out
-        return (value, gradient) if order else value
+            return total(out, divisor)
+        return out.reshape(shape)[()] if reshape else out
 
-    return again
+    def again_with_gradient(t: Array, p: Array) -> Any:
+        if elements * kernel.seconds_per_element > WORTH and threads.get_num_threads() > 1:
+            return None
+        out, gradient = np.empty(size, into), np.empty(p.shape, dtype)
+        g = _bits(gradient.ravel())
+        if call(_bits(t.ravel()), _bits(p.ravel()), ONE, _bits(out), g, g, n, m, chunk, 0, chunks, 0, NO_CLASS, scale, a) >= 0:
+            return None
+        return out.reshape(shape)[()] if divisor is None else total(out, divisor), gradient
+
+    return again_with_gradient if order else again
 
 
 def _chunk(n: int) -> int:

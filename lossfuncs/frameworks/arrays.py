@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 # The top module of an array's class (or of a class that it inherits from), its framework, and the framework's name for arrays.
-_FRAMEWORKS = {"torch": ("torch", "Tensor"), "jax": ("jax", "Array"), "jaxlib": ("jax", "Array")}
+_FRAMEWORKS = {"torch": ("torch", "Tensor"), "jax": ("jax", "Array"), "jaxlib": ("jax", "Array"), "tensorflow": ("tensorflow", "Tensor")}
 
 _adapters: dict[type, Any] = dict.fromkeys((np.ndarray, list, tuple, float, int, np.float64, np.float32))
 
@@ -40,6 +40,13 @@ def _find(x: Any) -> Any:
         if name in sys.modules and isinstance(x, getattr(sys.modules[name], kind)):
             return importlib.import_module(f".{name}", __package__)
     return None
+
+
+def read(x: Any) -> Any:
+    """x, of no framework, as a NumPy array: from `__array__`, the buffer protocol or DLPack, a number, or a list."""
+    if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
+        return np.from_dlpack(x)
+    return np.asarray(x)
 
 
 def missing(framework: str, error: ImportError) -> ImportError:

@@ -513,12 +513,17 @@ def _elementwise(function: Any, input: Tensor, target: Tensor, options: dict[str
     if reduction == "mean" and weight is None and input.ndim:  # the mean of the rows' means
         return _in_torch_order(function, input, target, options, None, reduction)
     w = None if weight is None else weight.expand(input.shape).reshape(-1)
+    if weight is not None and reduction == "mean" and function is not losses.binary_crossentropy:
+        reduction = "mean_with_sample_weight"
     values = _in_torch_order(function, input.reshape(-1, 1), target.reshape(-1, 1), options, w, reduction)
     return values.reshape(input.shape) if reduction == "none" else values
 
 
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
-    """torch.nn.functional.mse_loss: (input - target)^2; reduction "none" gives one value an element. Shapes must be equal."""
+    """torch.nn.functional.mse_loss: (input - target)^2; reduction "none" gives one value an element. Shapes must be equal.
+
+    With weights the mean is over their sum, as it is in torch for this, l1_loss and huber_loss.
+    """
     return _elementwise(losses.mean_squared_error, input, target, {}, weight, reduction)
 
 

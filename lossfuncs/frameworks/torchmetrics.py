@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics import AUC
 from ..metrics import Metric as OurMetric
 from ..options import shown
 from .arrays import missing
@@ -23,6 +24,8 @@ except ImportError as error:
 
 def _adds(metric: OurMetric) -> bool:
     """Whether the sum of two states, whose shape is known beforehand, is that of all data."""
+    if isinstance(metric, AUC):
+        return not metric.exact and not metric.multi_label
     kind = type(metric)
     return kind._absorb is OurMetric._absorb and kind._make_room is OurMetric._make_room
 
@@ -31,7 +34,7 @@ def all_reduce(*metrics: OurMetric, group: Any = None) -> None:
     """Let each of the metrics have seen what it saw on any rank of the group. All ranks pass the same metrics, in the same order.
 
     All states that add are one all-reduce of float64 together. Those of other metrics (exact AUC, R2Score, and metrics that learn the
-    number of classes from their data) are gathered as objects and merged in the order of the ranks.
+    number of classes or of outputs from their data) are gathered as objects and merged in the order of the ranks.
     """
     for metric in metrics:
         if not isinstance(metric, OurMetric):
