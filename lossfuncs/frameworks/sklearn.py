@@ -196,7 +196,7 @@ def _encoded(t: Array | None, labels: Any, classes: int) -> Array | None:
 # Scorers
 
 
-class Scorer(BaseEstimator):  # type: ignore[misc]
+class Scorer(BaseEstimator):
     """scorer(estimator, X, y, sample_weight=None): more is better, so that losses and errors come with a minus sign; see `make_scorer`."""
 
     __metadata_request__score = {"estimator": UNUSED}

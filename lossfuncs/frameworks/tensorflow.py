@@ -56,7 +56,7 @@ def call(function: Any, y_true: Any, y_pred: Any, options: dict[str, Any], sampl
     if not p.dtype.is_floating or not _has_gradient(function):
         return _value(function, t, p, w, options, reduction)
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @tf.custom_gradient
     def differentiable(p: Any) -> Any:
         gradient = None
         if _reduced(reduction) and _recording():
@@ -80,7 +80,7 @@ def value_and_grad(
     """As `lossfuncs.value_and_grad`, in tensors."""
     if out is not None:
         raise ValueError("out cannot be given with tensors of TensorFlow, which never change")
-    return _both(function, *_tensors(y_true, y_pred, sample_weight), options, reduction, upstream)  # type: ignore[no-any-return]
+    return _both(function, *_tensors(y_true, y_pred, sample_weight), options, reduction, upstream)
 
 
 def _tensors(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[Any, Any, Any]:

@@ -39,9 +39,9 @@ class _Ours:
         given = {**dict(zip(self._arguments, args, strict=False)), **kwargs}
         if not self._theirs and compute.delegated(*given.values()):
             self._theirs = compute.under_xla()  # and then for good, as there is where the state is
-            return super().update_state(**given)  # type: ignore[misc,no-any-return]
+            return super().update_state(**given)  # type: ignore[misc]
         if self._theirs:
-            return super().update_state(**given)  # type: ignore[misc,no-any-return]
+            return super().update_state(**given)  # type: ignore[misc]
         mask = getattr(given.get("y_pred"), "_keras_mask", None)
         tensors = {name: compute.readable(x) for name, x in {**given, "mask": mask}.items() if x is not None}
         self._make_room(tensors)
@@ -51,7 +51,7 @@ class _Ours:
             with _one_at_a_time:
                 inner.load_state_vector(bits.view(np.float64))
                 inner.update_state(**dict(zip(names, arrays, strict=True)))
-                return inner.state_vector().view(np.int32)  # type: ignore[no-any-return]
+                return inner.state_vector().view(np.int32)
 
         bits = self._bits
         bits.assign(compute.callback(update, [bits.value, *tensors.values()], tuple(bits.shape), "int32"))
