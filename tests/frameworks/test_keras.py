@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -318,3 +319,7 @@ if compute.BACKEND == "tensorflow":
             return found
 
         assert values(tf.zeros((3, 5)), tf.ones((3, 5))).shape == (3,)
+
+
+def test_the_readmes_example_runs(run_examples: Callable[[str], None]) -> None:
+    run_examples("keras")
