@@ -102,7 +102,7 @@ class Objective:
         elif self.link == "softmax":
             p = _softmax(scores)
         if self.has_curve:
-            g, h = grad_and_hess(self.function, t, p, sample_weight=w, **self.options)
+            g, h = grad_and_hess(self.function, t, p, sample_weight=w, reduction="sum", **self.options)
             if self.link == "exp":
                 g, h = p * g, p * p * h + p * g
         else:
@@ -114,8 +114,9 @@ class Objective:
                 q = _softmax(scores)
                 y = (_one_hot(t, q.shape[-1]) if t.ndim == 1 else t) > 0.5
                 h = np.abs(g) * np.where(y, q, 1.0 - q)
-        h = np.where(h == 0.0, np.abs(g), h)
-        return g, np.maximum(h, self.min_hessian)
+        if h.size and h.min() < self.min_hessian:
+            h = np.maximum(np.where(h == 0.0, np.abs(g), h), self.min_hessian)
+        return g, h
 
 
 class Score:

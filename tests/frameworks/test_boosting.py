@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import catboost
@@ -288,3 +289,7 @@ def test_a_grid_search_over_processes_takes_them() -> None:
 def test_bad_input_is_named(make: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+def test_the_readmes_example_runs(run_examples: Callable[[str], None]) -> None:
+    run_examples("xgboost")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +159,7 @@ def test_files_and_collections_are_not_mixed(tmp_path: Path) -> None:
         on_dask.evaluate(tmp_path / "y.npy", tmp_path / "p.npy")
     with pytest.raises(ValueError, match="Could not interpret metric identifier"):
         on_dask.evaluate(tmp_path / "y.npy", tmp_path / "p.npy", metrics="acuracy")
+
+
+def test_the_readmes_example_runs(run_examples: Callable[[str], None]) -> None:
+    run_examples("dask")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -214,3 +215,7 @@ def test_bad_input_is_named() -> None:
         make_scorer("log_loss")(LinearSVC().fit(*CANCER), *CANCER)
     with pytest.raises(ValueError, match="gives 3 numbers, but a score is one"):
         make_scorer("F1Score")(MODEL.fit(*IRIS), *IRIS)
+
+
+def test_the_readmes_example_runs(run_examples: Callable[[str], None]) -> None:
+    run_examples("sklearn")
