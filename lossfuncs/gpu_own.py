@@ -46,7 +46,7 @@ def product(device: gpu.Device, a: Any, b: Any, out: Any, more: bool = False, ki
                           address(kinds), first, more, remove_diagonal)  # fmt: skip
     types = ", ".join(gpu.C_TYPES[x.dtype.name] for x in (a, b))
     tiles = -(-m // 64) * -(-n // 64)
-    launch(device, "product", f"product<{types}>(a)", "circle.cuh", "Product", 256, min(tiles, (1 << 31) - 1), TILES, packed)
+    launch(device, "product", f"product<{types}>(a)", "product.cuh", "Product", 256, min(tiles, (1 << 31) - 1), TILES, packed)
 
 
 def circle(device: gpu.Device, rows: Rows, parameters: tuple[float, ...], p: Any, references: Any, labels: Any, reference_labels: Any,
