@@ -43,8 +43,8 @@ def test_the_kernels_that_are_no_rows_are_sound(variant: str, part: int) -> None
     assert "kernels were right" in said and said.endswith("exit 0"), said
 
 
-# Where the code waits for other threads, by file and number of the place there. One of them keeps atomics in order, which race with nothing,
-# between blocks, which the emulator runs one after the other: that it is missing can be seen on a GPU alone.
+# Where the code waits for other threads, by file and number of the place there. One of them keeps atomics in order, which race with
+# nothing, between blocks, which the emulator runs one after the other: that it is missing can be seen on a GPU alone.
 _SOURCES = sanitized.ROOT / "kernels"
 _WAITS = re.compile(r"__(?:syncthreads|syncwarp|threadfence)\(\);")
 _UNSEEN = re.compile(r"SHARED\(int, last, 1\);\s*$")
