@@ -176,7 +176,7 @@ def cuda_type(rows: Rows, parameters: int) -> tuple[str, str]:
 
 def kernel(name: str, call: str, block: int, definitions: str = "", include: str = "losses.cuh", argument: str = "Task") -> Kernel:
     """An entry that does `call` with its argument `a`."""
-    word = re.sub(r"\W+", "_", name) + "_" + hashlib.blake2b(f"{call}{definitions}".encode(), digest_size=6).hexdigest()
+    word = re.sub(r"\W+", "_", f"{'' if name[0].isalpha() else 'of_'}{name}", flags=re.ASCII) + "_" + hashlib.blake2b(f"{call}{definitions}".encode(), digest_size=6).hexdigest()
     return Kernel(word, f"""#include "{include}"
 namespace {word}_ {{
 using namespace lossfuncs;

@@ -259,6 +259,19 @@ def test_a_users_own_loss_is_computed_on_the_device(loss: Any, dtype: Any) -> No
         close(got[1], wanted[1], dtype)
 
 
+@pytest.mark.parametrize("name", ["2nd loss", "größe", "<lambda>", "double"])
+def test_a_users_loss_may_have_any_name_and_a_second_derivative(name: str) -> None:
+    cubic = lossfuncs.pointwise(
+        lambda t, p, k=3.0: abs(p - t) ** k,
+        slope=lambda t, p, k=3.0: k * abs(p - t) ** (k - 1) * math.copysign(1.0, p - t),
+        curve=lambda t, p, k=3.0: k * (k - 1) * abs(p - t) ** (k - 2),
+        name=name,
+    )
+    t, p = np.random.default_rng(6).normal(size=(2, 4, 70))
+    for got, wanted in zip(lossfuncs.grad_and_hess(cubic, sent(t), sent(p)), lossfuncs.grad_and_hess(cubic, t, p), strict=True):
+        close(got, wanted, np.float64)
+
+
 def test_a_users_loss_that_cannot_be_translated_says_so_on_the_device_alone() -> None:
     def power(t, p):  # type: ignore[no-untyped-def]
         x = 1.0
