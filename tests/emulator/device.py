@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lossfuncs.cupy_device import STATIC_SHARED
+from lossfuncs.cupy_device import STATIC_SHARED, first_error
 from lossfuncs.gpu import SOURCES
 
 from . import program
@@ -214,7 +214,7 @@ class EmulatedDevice:
         try:
             return program.compile(kernel.text, [kernel.name], SOURCES)[kernel.name]
         except program.CompileError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(f"{kernel.name} cannot be compiled: {first_error(str(error))}") from error
 
     def launch(self, compiled: program.Kernel, grid: int, block: int, shared: int, arguments: bytes, stream: int) -> None:
         self.launches += 1
