@@ -268,6 +268,14 @@ def maybe_nothing(t, p):
     return x
 
 
+def takes_anything(t, p, **more):
+    return t
+
+
+def takes_too_much(t, p, *more, k=1.0):
+    return t
+
+
 def no_return(t, p):
     if t > 0:
         return p
@@ -342,8 +350,11 @@ def test_what_has_no_translation_is_named_with_its_place(f: Callable[..., Any], 
     assert __file__ in str(error.value) and line <= named <= line + 5
 
 
-@pytest.mark.parametrize(("f", "message"), [(no_return, "can end without return"), (calls_itself, "calls itself")])
-def test_a_function_without_a_value_is_named(f: Callable[..., Any], message: str) -> None:
+@pytest.mark.parametrize(("f", "message"), [
+    (no_return, "can end without return"), (calls_itself, "calls itself"), (takes_anything, "takes arguments as no"),
+    (takes_too_much, "takes arguments as no"),
+])  # fmt: skip
+def test_a_function_that_is_no_formula_is_named(f: Callable[..., Any], message: str) -> None:
     with pytest.raises(Untranslatable, match=rf"^{f.__name__} \({__file__}, line {f.__code__.co_firstlineno}\) {message}"):
         functor(mean_of(f), 0, "refused")
 
