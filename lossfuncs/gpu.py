@@ -90,7 +90,7 @@ class Kept:
         self.workspaces: dict[int, tuple[Any, Any]] = {}  # by stream
         self.outgrown: list[Any] = []  # a captured CUDA graph may still write there
         self.status = device.zeros((1,), np.uint64)
-        self.status[...] = NO_ROW
+        self.status[...] = np.uint64(NO_ROW)
 
     def workspace(self, device: Device, stream: int, numbers: int) -> tuple[int, int]:
         """Addresses of that many doubles, and of tickets, which are zero between launches."""
@@ -123,7 +123,7 @@ def bad_row(device: Device) -> int | None:
     row = int(device.fetch(status)[0])
     if row == NO_ROW:
         return None
-    status[...] = NO_ROW
+    status[...] = np.uint64(NO_ROW)
     return row
 
 

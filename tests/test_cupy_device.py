@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 import types
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_a_newer_driver_than_cupy_is_no_trouble(monkeypatch: pytest.MonkeyPatch)
 def bare() -> CuPyDevice:
     """The device without CuPy."""
     device: CuPyDevice = object.__new__(CuPyDevice)
-    device._arguments = _Arguments()
+    device._arguments = _Arguments(lambda: None)
     device._process = os.getpid()
     device._device = lambda: 0
     device.xp = types.SimpleNamespace(ndarray=types.SimpleNamespace)
@@ -63,6 +64,17 @@ def test_a_launch_hands_the_driver_a_pointer_to_the_struct() -> None:
         device.launch((None, None, 4711), 5, 128, 1024, content, 99)
     numbers = (4711, 5, 1, 1, 128, 1, 1, 1024, 99)
     assert seen == [(numbers, b"first bytes!", 0), (numbers, b"other bytes!", 0)]
+
+
+def test_every_thread_is_given_the_context_once() -> None:
+    bound: list[int] = []
+    arguments = _Arguments(lambda: bound.append(threading.get_ident()))
+    threads = [threading.Thread(target=lambda: (arguments.list, arguments.list)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(bound) == 3 and bound[0] == threading.get_ident()
 
 
 def test_a_forked_process_is_told_that_it_cannot_use_the_gpu() -> None:
