@@ -84,8 +84,15 @@ DEVICE void narrow(float x, bfloat16& y) {
     y.bits = x != x ? 0x7fff : (unsigned short)((u + 0x7fff + (u >> 16 & 1)) >> 16);  // to nearest, ties to even
 #endif
 }
-DEVICE void narrow(double x, float16& y) { narrow((float)x, y); }
-DEVICE void narrow(double x, bfloat16& y) { narrow((float)x, y); }
+// With the last bit set where x is no float: what is rounded again then is as if it had been x.
+DEVICE float odd_float(double x) {
+    float y = (float)x;
+    if ((double)y == x || x != x) return y;
+    unsigned bits = float_to_bits(y);
+    return bits_to_float((fabs((double)y) > fabs(x) ? bits - 1 : bits) | 1);
+}
+DEVICE void narrow(double x, float16& y) { narrow(odd_float(x), y); }
+DEVICE void narrow(double x, bfloat16& y) { narrow(odd_float(x), y); }
 
 // exp2 for the hot loops of the softmax family: two units in the last place, a subnormal result is 0.
 DEVICE float fast_exp2(float x) {

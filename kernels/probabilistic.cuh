@@ -15,10 +15,17 @@ template <class T> DEVICE bool within(T p, T low, T high) { return !(p < low) &&
 template <class T> DEVICE bool within(T p) { return within(p, T(EPS), T(TOP_PROBABILITY)); }
 
 template <class T> struct binary_entropy {
+    // of what is more probable, log(1 - small) with what 1 - small rounds away; and log(small)
+    DEVICE static T log_of(bool sure, T small) {
+        T x = sure ? T(1) - small : small;
+        return log(x) + (sure ? ((T(1) - x) - small) * (T(1) + small) : T(0));
+    }
     DEVICE static T cost(T t, T p) {
-        bool low = p <= T(0.5);
-        T small = maximum(minimum(p, T(1) - p), T(EPS)), sure = log1p(-small), unsure = log(small);
-        return -(t * where(low, unsure, sure) + (T(1) - t) * where(low, sure, unsure));
+        bool low = p <= T(0.5), one = t > T(0.5);
+        T small = maximum(minimum(p, T(1) - p), T(EPS)), weight = one ? t : T(1) - t, other = one ? T(1) - t : t;
+        T cost = weight * log_of(one != low, small);
+        if (other != T(0)) cost += other * log_of(one == low, small);  // a soft target, or none
+        return -cost;
     }
     DEVICE T value(T t, T p) const { return cost(t, p); }
     DEVICE T slope(T t, T p) const { return within(p) ? (p - t) / (p * (T(1) - p)) : T(0); }

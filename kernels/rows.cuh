@@ -10,7 +10,8 @@
 //     T slope(c, t, p), T curve(c, t, p)         derivatives of the row's value by one p
 //     leading                                    how many of the passes the value needs, if not all
 // s and c are `const double*` and n is a double: totals are gathered in double whatever T is; t and p are T. around is called on the struct
-// with T = double, value and what is worked out of a label's prediction alone also, where rows are long. The fields are the loss's parameters, in the order of the Python tuple, and nothing else. No constructor: it is an aggregate.
+// with T = double, value also where rows are long. The fields are the loss's parameters, in the order of the Python tuple, and nothing else.
+// No constructor: it is an aggregate.
 //
 // Names are those of the Python rows; the meaning of each pass is told there.
 #pragma once

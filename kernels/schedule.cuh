@@ -8,7 +8,8 @@
 //               is one long row.
 //
 // Sums are added in double, in an order that depends on the shape and the alignment alone; of half types a vector's elements are added in
-// float before, for there are too many of them to widen each once more. Where t, p and the derivatives do not lie at the same place of a 16-byte vector, elements are read one by one.
+// float before, for there are too many of them to widen each once more. Where t, p and the derivatives do not lie at the same place of a
+// 16-byte vector, elements are read one by one.
 #pragma once
 #include "rows.cuh"
 
@@ -169,8 +170,8 @@ template <class C, class P, int I> struct Maxima {
     }
 };
 
-// The maximum m and the sum r of exp(x - m) over the others; -1 if there is none at all. E is the type in memory: for half types an exponential
-// of one instruction has digits enough.
+// The maximum m and the sum r of exp(x - m) over the others; -1 if there is none at all. E is the type in memory: for half types an
+// exponential of one instruction has digits enough.
 template <class E, class C, class P, int I> struct Exponentials {
     double r;
     C m, unused;
@@ -239,10 +240,18 @@ template <class C, class P, int I> struct Before {
     DEVICE static Before none() { return {0}; }
     template <int K, class L> DEVICE void add(const L&, const double* s, i64 i, const C (&)[K], const C (&p)[K]) {
         C own = (C)s[P::own];
-        i64 label = (i64)s[P::label];
+        const i64 label = (i64)s[P::label];
         int found = 0;
+        if (i > label) {
 #pragma unroll
-        for (int j = 0; j < K; j++) found += !(p[j] <= own) || (p[j] == own && i + j < label);
+            for (int j = 0; j < K; j++) found += !(p[j] <= own);
+        } else if (i + K <= label) {
+#pragma unroll
+            for (int j = 0; j < K; j++) found += !(p[j] < own);
+        } else {
+#pragma unroll
+            for (int j = 0; j < K; j++) found += !(p[j] <= own) || (p[j] == own && i + j < label);
+        }
         count += found;
     }
     DEVICE void merge(const Before& other) { count += other.count; }
@@ -288,8 +297,8 @@ template <class E, class C> DEVICE C target(const Part<E>& row, i64 i, bool labe
 
 template <int N> struct Count { static constexpr int value = N; };
 
-// f(i, t, p) for the elements of this lane, of which there are LANES: arrays of elements i, i + 1, ... `head` elements are read one by one, and
-// then vectors.
+// f(i, t, p) for the elements of this lane, of which there are LANES: arrays of elements i, i + 1, ... `head` elements are read one by one,
+// and then vectors.
 template <bool LABELLED, bool VECTORS, bool STEP, int LANES, class C, class E, class F>
 DEVICE void each(const Part<E>& row, int lane, i64 head, const F& f) {
     auto one = [&](i64 i) {
@@ -315,6 +324,7 @@ DEVICE void each(const Part<E>& row, int lane, i64 head, const F& f) {
     } else {
         constexpr int V = Vector<E>::size, U = LABELLED ? 4 : 2;  // vectors of an operand in flight
         i64 first = row.begin + head;
+#pragma unroll 4
         for (i64 i = row.begin + lane; i < first; i += LANES) one(i);
         i64 vectors = (row.end - first) / V, k = lane;
         const Vector<E>* p = reinterpret_cast<const Vector<E>*>(row.p + first);
@@ -334,14 +344,24 @@ DEVICE void each(const Part<E>& row, int lane, i64 head, const F& f) {
 #pragma unroll
                 for (int j = 0; j < V; j++) {
                     y[j] = C(widen(b[u].x[j]));
-                    if constexpr (LABELLED) x[j] = C(at + j == row.label);
+                    if constexpr (LABELLED) x[j] = C(0);
                     else x[j] = C(widen(a[u].x[j]));
+                }
+                if constexpr (LABELLED) {
+                    u64 hit = (u64)(row.label - at);
+                    if (hit < V) {  // once a row
+#pragma unroll
+                        for (int j = 0; j < V; j++) x[j] = C(j == (int)hit);
+                    }
                 }
                 f(at, x, y);
             }
         };
+#pragma unroll 1
         for (; k + (U - 1) * LANES < vectors; k += U * LANES) some(Count<U>(), k);
+#pragma unroll 1
         for (; k < vectors; k += LANES) some(Count<1>(), k);
+#pragma unroll 1
         for (i64 i = first + vectors * V + lane; i < row.end; i += LANES) one(i);
     }
 }
@@ -354,18 +374,24 @@ template <class E> DEVICE i64 head_of(const E* p, const E* t, const E* d, const 
     return head < count ? head : count;
 }
 
-template <class E, class C, int K> DEVICE void put(E* d, i64 i, i64 step, const C (&x)[K]) {
-    if constexpr (K == Vector<E>::size) {
-        if (step == 1) {
-            Vector<E> v;
+// To global memory, to be read by others: by one instruction, which a compiler is not sure to make of an assignment.
+template <class E> DEVICE void store_vector(const Vector<E>& v, E* to) {
+    uint4 bits;
+    memcpy(&bits, &v, 16);
+    __stcs(reinterpret_cast<uint4*>(to), bits);
+}
+
+template <bool VECTORS, bool ON_CHIP, class E, class C, int K> DEVICE void put(E* d, i64 i, i64 step, const C (&x)[K]) {
+    if constexpr (VECTORS && K == Vector<E>::size) {
+        Vector<E> v;
 #pragma unroll
-            for (int j = 0; j < K; j++) narrow(x[j], v.x[j]);
-            *reinterpret_cast<Vector<E>*>(d + i) = v;
-            return;
-        }
+        for (int j = 0; j < K; j++) narrow(x[j], v.x[j]);
+        if constexpr (ON_CHIP) *reinterpret_cast<Vector<E>*>(d + i) = v;
+        else store_vector(v, d + i);
+    } else {
+#pragma unroll
+        for (int j = 0; j < K; j++) narrow(x[j], d[(i + j) * step]);
     }
-#pragma unroll
-    for (int j = 0; j < K; j++) narrow(x[j], d[(i + j) * step]);
 }
 
 // ---- what belongs to a row
@@ -402,7 +428,8 @@ template <bool FIRST, class A, class B> struct Choose { typedef A type; };
 template <class A, class B> struct Choose<false, A, B> { typedef B type; };
 
 // The whole of one row by one team.
-template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int ORDER, int WIDTH, bool VECTORS, bool STEP> struct Team {
+template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int ORDER, int WIDTH, bool VECTORS, bool STEP, bool ON_CHIP>
+struct Team {
     typedef typename Computing<E>::type C;
     typedef typename L<C>::passes passes;
     static constexpr bool POINTWISE = Pointwise<L<C>>::value && !LABELLED;
@@ -463,13 +490,14 @@ template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int 
             C y[K];
 #pragma unroll
             for (int j = 0; j < K; j++) y[j] = u * f.curve(c, t[j], p[j]);
-            put<E, C, K>(h, i, h_step, y);
+            put<VECTORS, ON_CHIP>(h, i, h_step, y);
         }
-        put<E, C, K>(d, i, d_step, x);  // last: it may take p's place
+        put<VECTORS, ON_CHIP>(d, i, d_step, x);  // last: it may take p's place
     }
 
     // Where a row does not count: the same everywhere.
     DEVICE void fill(const Part<E>& row, C x, E* d, i64 d_step, E* h, i64 h_step) const {
+#pragma unroll 1
         for (i64 i = row.begin + lane; i < row.end; i += WIDTH) {
             narrow(x, d[i * d_step]);
             if constexpr (ORDER == 2) narrow(x, h[i * h_step]);
@@ -499,7 +527,7 @@ template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int 
         const double n = (double)a.length;
         double s[passes::size];
         if (standing != COUNTS) {  // the lanes of other teams gather: this one goes along with a row of nothing
-            if constexpr (ORDER > 0) fill(row, standing == BAD ? not_a_number<C>() : C(0), d, d_step, h, h_step);
+            if constexpr (ORDER > 0 && LABELLED) fill(row, standing == BAD ? not_a_number<C>() : C(0), d, d_step, h, h_step);
             row.end = row.begin;
             row.label = 0;
         }
@@ -554,22 +582,29 @@ DEVICE double divisor_of(const Task& a) { return a.divisor_at ? *a.divisor_at : 
 
 enum Source { DIRECT, TILE, STEP };
 
-// Copies `count` elements, which begin at the same place of a vector, by all threads of a block of BLOCK.
-template <int BLOCK, class E> DEVICE void copy(const E* from, E* to, i64 count) {
+// Copies `count` elements, which begin at the same place of a vector, by all threads of a block of BLOCK; on chip or from there.
+template <int BLOCK, bool TO_CHIP, class E> DEVICE void copy(const E* from, E* to, i64 count) {
     i64 head = head_of<E>(from, to, nullptr, nullptr, count);
+#pragma unroll 4
     for (i64 i = threadIdx.x; i < head; i += BLOCK) to[i] = from[i];
     i64 vectors = (count - head) / Vector<E>::size;
     const Vector<E>* x = reinterpret_cast<const Vector<E>*>(from + head);
-    Vector<E>* y = reinterpret_cast<Vector<E>*>(to + head);
+    auto store = [&](const Vector<E>& v, i64 at) {
+        if constexpr (TO_CHIP) reinterpret_cast<Vector<E>*>(to + head)[at] = v;
+        else store_vector(v, to + head + at * Vector<E>::size);
+    };
     i64 k = threadIdx.x;
+#pragma unroll 1
     for (; k + 3 * BLOCK < vectors; k += 4 * BLOCK) {
         Vector<E> v[4];
 #pragma unroll
         for (int u = 0; u < 4; u++) v[u] = x[k + u * BLOCK];
 #pragma unroll
-        for (int u = 0; u < 4; u++) y[k + u * BLOCK] = v[u];
+        for (int u = 0; u < 4; u++) store(v[u], k + u * BLOCK);
     }
-    for (; k < vectors; k += BLOCK) y[k] = x[k];
+#pragma unroll 1
+    for (; k < vectors; k += BLOCK) store(x[k], k);
+#pragma unroll 1
     for (i64 i = head + vectors * Vector<E>::size + threadIdx.x; i < count; i += BLOCK) to[i] = from[i];
 }
 
@@ -578,15 +613,15 @@ template <int BLOCK, class E> DEVICE void copy(const E* from, E* to, i64 count) 
 template <int BLOCK, class E> DEVICE E* bring(const Operand& x, i64 first, i64 rows, i64 n, E* to) {
     const E* from = row_of<E>(x, first, 1);
     E* begin = to + phase(from);
-    if (x.outer == n) copy<BLOCK>(from, begin, rows * n);
-    else for (i64 r = 0; r < rows; r++) copy<BLOCK>(from + r * x.outer, begin + r * n, n);
+    if (x.outer == n) copy<BLOCK, true>(from, begin, rows * n);
+    else for (i64 r = 0; r < rows; r++) copy<BLOCK, true>(from + r * x.outer, begin + r * n, n);
     return begin;
 }
 
 template <int BLOCK, class E> DEVICE void send(const E* from, const Operand& x, i64 first, i64 rows, i64 n) {
     E* to = const_cast<E*>(row_of<E>(x, first, 1));
-    if (x.outer == n) copy<BLOCK>(from, to, rows * n);
-    else for (i64 r = 0; r < rows; r++) copy<BLOCK>(from + r * n, to + r * x.outer, n);
+    if (x.outer == n) copy<BLOCK, false>(from, to, rows * n);
+    else for (i64 r = 0; r < rows; r++) copy<BLOCK, false>(from + r * n, to + r * x.outer, n);
 }
 
 template <bool WANTED> DEVICE unsigned char* shared_memory() {
@@ -603,7 +638,7 @@ DEVICE void rows(const Task& a) {
     constexpr bool TILED = SOURCE == TILE;
     const L<C> f = functor<L, C, PARAMETERS>(a);
     const L<double> g = functor<L, double, PARAMETERS>(a);
-    typedef Team<L, E, PARAMETERS, LABELLED, ORDER, WIDTH, SOURCE != STEP && WIDTH >= 32, SOURCE == STEP> OneTeam;
+    typedef Team<L, E, PARAMETERS, LABELLED, ORDER, WIDTH, SOURCE != STEP && WIDTH >= 32, SOURCE == STEP, TILED> OneTeam;
     const OneTeam team = {f, g, (int)threadIdx.x % WIDTH};
     const double scale = ORDER > 0 ? a.scale / divisor_of(a) : 0.0;
     double tally = 0.0;
@@ -633,7 +668,8 @@ DEVICE void rows(const Task& a) {
                 if constexpr (ORDER > 0) d = tile_p + (row - first) * a.n;
                 if constexpr (ORDER == 2) h = tile_h + (row - first) * a.n;
             } else {
-                part = {LABELLED ? nullptr : row_of<E>(a.t, row, a.inner), row_of<E>(a.p, row, a.inner), a.t.step, a.p.step, 0, a.n, a.n, -1};
+                const E *t = LABELLED ? nullptr : row_of<E>(a.t, row, a.inner), *p = row_of<E>(a.p, row, a.inner);
+                part = {t, p, a.t.step, a.p.step, 0, a.n, a.n, -1};
                 if constexpr (ORDER > 0) d = const_cast<E*>(row_of<E>(a.gradient, row, a.inner)), d_step = a.gradient.step;
                 if constexpr (ORDER == 2) h = const_cast<E*>(row_of<E>(a.curve, row, a.inner)), h_step = a.curve.step;
             }
@@ -667,7 +703,7 @@ DEVICE void rows(const Task& a) {
 // Pass I of rows that several blocks share, or with I = the number of passes their derivatives. In the workspace: the totals of all
 // rows, their weighted values, and a state a block.
 template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int ORDER, int I, int BLOCK> struct Pieces {
-    typedef Team<L, E, PARAMETERS, LABELLED, ORDER, BLOCK, true, false> OneTeam;
+    typedef Team<L, E, PARAMETERS, LABELLED, ORDER, BLOCK, true, false, false> OneTeam;
     typedef typename OneTeam::C C;
     typedef typename OneTeam::passes passes;
     static constexpr int SIZE = passes::size, LAST = ORDER > 0 ? passes::count : Leading<L<C>>::value;
@@ -716,7 +752,7 @@ template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int 
 #pragma unroll
             for (int k = 0; k < SIZE; k++) s[k] = totals[k];
             if (standing == COUNTS) team.derive(row, team.head(row, d, h), g.around(s, n).x, u, d, 1, h, 1);
-            else team.fill(row, standing == BAD ? not_a_number<C>() : C(0), d, 1, h, 1);
+            else if constexpr (LABELLED) team.fill(row, standing == BAD ? not_a_number<C>() : C(0), d, 1, h, 1);
         } else {
             typedef typename PassAt<I, passes>::type P;
             typedef typename StateOf<E, C, P, I>::type State;

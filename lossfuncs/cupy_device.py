@@ -7,6 +7,7 @@ import functools
 import os
 import threading
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 from .gpu import OPTIONS, SOURCES, Kernel
@@ -16,9 +17,13 @@ INSTALL = "install lossfuncs[cuda13] for a driver of CUDA 13, lossfuncs[cuda12] 
 
 
 class _Arguments(threading.local):
-    """A kernel's one argument, at an address that stays, and the list of pointers that a launch takes."""
+    """A thread's: a kernel's one argument, at an address that stays, and the list of pointers that a launch takes.
 
-    def __init__(self) -> None:
+    `bind` gives the thread the GPU's context, which the driver does not do by itself, and CuPy only where it launches.
+    """
+
+    def __init__(self, bind: Callable[[], Any]) -> None:
+        bind()
         self.struct = ctypes.create_string_buffer(1024)
         self.view = memoryview(self.struct).cast("B")
         self.pointers = (ctypes.c_void_p * 1)(ctypes.addressof(self.struct))
@@ -45,7 +50,7 @@ class CuPyDevice:
         self._device = runtime.getDevice
         self._stream = cupy.cuda.get_current_stream
         self._process = os.getpid()
-        self._arguments = _Arguments()
+        self._arguments = _Arguments(lambda: runtime.free(0))
         self._options = (*OPTIONS, f"-I{SOURCES}", f"-DSOURCES={_checksum()}")
 
     @property

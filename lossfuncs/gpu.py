@@ -90,7 +90,7 @@ class Kept:
         self.workspaces: dict[int, tuple[Any, Any]] = {}  # by stream
         self.outgrown: list[Any] = []  # a captured CUDA graph may still write there
         self.status = device.zeros((1,), np.uint64)
-        self.status[...] = NO_ROW
+        self.status[...] = np.uint64(NO_ROW)
 
     def workspace(self, device: Device, stream: int, numbers: int) -> tuple[int, int]:
         """Addresses of that many doubles, and of tickets, which are zero between launches."""
@@ -123,7 +123,7 @@ def bad_row(device: Device) -> int | None:
     row = int(device.fetch(status)[0])
     if row == NO_ROW:
         return None
-    status[...] = NO_ROW
+    status[...] = np.uint64(NO_ROW)
     return row
 
 
@@ -176,7 +176,8 @@ def cuda_type(rows: Rows, parameters: int) -> tuple[str, str]:
 
 def kernel(name: str, call: str, block: int, definitions: str = "", include: str = "losses.cuh", argument: str = "Task") -> Kernel:
     """An entry that does `call` with its argument `a`."""
-    word = re.sub(r"\W+", "_", name) + "_" + hashlib.blake2b(f"{call}{definitions}".encode(), digest_size=6).hexdigest()
+    letters = re.sub(r"\W+", "_", f"{'' if name[0].isalpha() else 'of_'}{name}", flags=re.ASCII)
+    word = f"{letters}_{hashlib.blake2b(f'{call}{definitions}'.encode(), digest_size=6).hexdigest()}"
     return Kernel(word, f"""#include "{include}"
 namespace {word}_ {{
 using namespace lossfuncs;
@@ -443,7 +444,7 @@ def shortcut(call: Any, order: int) -> Callable[[Any, Any], Any] | None:
     result = ((), np.float64, AT_TOTAL) if total else (shape, dtype, AT_VALUES)
 
     def again(t: Any, p: Any) -> Any:
-        if device.place() != place:
+        if device.place() != place or not (device.owns(t) and device.owns(p)):
             return None
         arguments = bytearray(template)
         value = device.empty(result[0], result[1])

@@ -15,6 +15,7 @@ SIMILARITIES = 1 << 23  # that are held at a time, each with its kind: two doubl
 WORKSPACE = 256 << 20  # bytes that the sequences computed together may take
 TILES = 2 * 16 * 65 * 8  # bytes of shared memory for a block of a product: two tiles of 16 lines
 PRODUCT = struct.Struct("<3Q3q2q2q3Qq2i")
+RESULTS = struct.Struct("<3Qq")
 SEQUENCES = struct.Struct("<9Q5q3q3qd")
 
 
@@ -46,7 +47,7 @@ def product(device: gpu.Device, a: Any, b: Any, out: Any, more: bool = False, ki
                           address(kinds), first, more, remove_diagonal)  # fmt: skip
     types = ", ".join(gpu.C_TYPES[x.dtype.name] for x in (a, b))
     tiles = -(-m // 64) * -(-n // 64)
-    launch(device, "product", f"product<{types}>(a)", "circle.cuh", "Product", 256, min(tiles, (1 << 31) - 1), TILES, packed)
+    launch(device, "product", f"product<{types}>(a)", "product.cuh", "Product", 256, min(tiles, (1 << 31) - 1), TILES, packed)
 
 
 def circle(device: gpu.Device, rows: Rows, parameters: tuple[float, ...], p: Any, references: Any, labels: Any, reference_labels: Any,
@@ -62,14 +63,15 @@ def circle(device: gpu.Device, rows: Rows, parameters: tuple[float, ...], p: Any
         product(device, p[lo:hi], references.T, similarity, False, kinds, labels, reference_labels, lo, remove_diagonal)
         problem = Problem(rows, parameters, kinds, similarity, hi - lo, n, False, NO_CLASS, np.dtype(np.float64))
         w = None if task.weights is None else task.weights[lo:hi]
-        into = () if gradient is None else (similarity,)
-        gpu.run(device, problem, task._replace(total=False, weights=w, values=values[lo:hi], value_weights=None, derivatives=into))
+        of_similarity = () if gradient is None else (similarity,)
+        here = task._replace(total=False, weights=w, values=values[lo:hi], value_weights=None, derivatives=of_similarity)
+        gpu.run(device, problem, here)
         if gradient is not None:
             product(device, similarity, references, gradient[lo:hi], True)
             if own:
                 product(device, similarity.T, p[lo:hi], gradient, True)
-    for into_ in task.derivatives:
-        into_[...] = gradient
+    for into in task.derivatives:
+        _give(device, gradient, None, into)
     return _results(device, values, task)
 
 
@@ -112,10 +114,23 @@ def ctc(device: gpu.Device, labels: Any, logits: Any, task: Task) -> Any:
     return _results(device, values, task)
 
 
+def _give(device: gpu.Device, x: Any, weights: Any, out: Any) -> None:
+    """out = x * weights, rounded to its dtype."""
+    if not x.size:
+        return
+    to = out if out.flags.c_contiguous else device.empty(out.shape, out.dtype)
+    w = None if weights is None else weights.astype(np.float64, copy=False)
+    packed = RESULTS.pack(device.address(x), 0 if w is None else device.address(w), device.address(to), x.size)
+    grid = min(-(-x.size // gpu.BLOCK), 8 * device.processors)
+    launch(device, "give", f"give<{gpu.C_TYPES[out.dtype.name]}>(a)", "results.cuh", "Results", gpu.BLOCK, grid, 0, packed)
+    if to is not out:
+        out[...] = to
+
+
 def _results(device: gpu.Device, values: Any, task: Task) -> Any:
     """Values to where they are wanted; returns the total, divided."""
     if task.values is not None:
-        task.values[...] = values if task.value_weights is None else values * task.value_weights
+        _give(device, values, task.value_weights, task.values)
     if not task.total:
         return None
     return device.xp.sum(values if task.weights is None else values * task.weights) / task.divisor

@@ -1,6 +1,6 @@
 """Scalar Python, as the row contract has it, to CUDA C++.
 
-What a user's `lossfuncs.pointwise` loss says in Python is said again as function templates over the computing type T, for NVRTC:
+What a user's `lossfuncs.pointwise` loss says in Python is said again as functions of a struct over the computing type T, for NVRTC:
 arithmetic, comparisons (chained ones too), `and`, `or`, `not`, conditional expressions, `if` statements, assignments, `return`, the
 functions of `math`, `abs`, `min`, `max`, `pow`, `float`, `bool`, `where`, and calls of other such functions. Python's meaning is kept
 where C++ differs: `/` never divides integers, `//` and `%` round down, min and max keep NaN, every number is a T. Anything else is refused
@@ -119,7 +119,7 @@ class Translator:
                 break
             known = body.known  # some variable holds numbers and truth values: a number then
         result = known["return"]
-        name = f"{_ascii(f.__name__) if f.__name__ != '<lambda>' else 'lambda'}_{len(self._texts)}"
+        name = f"{_ascii(f.__code__.co_name) if f.__code__.co_name != '<lambda>' else 'lambda'}_{len(self._texts)}"
         types_ = [f"class S{i}" for i, kind in enumerate(kinds) if kind not in (NUMBER, BOOL)]
         template = [f"    template <{', '.join(types_)}>"] if types_ else []
         arguments = [f"T {text}" if kind in (NUMBER, BOOL) else f"const S{i}& {text}"
@@ -139,8 +139,8 @@ class _Body:
         self.known = dict(known)  # kinds of variables, and of what is returned
         self.rest_name, self.rest = "", list[str]()  # of *args: the name, and what they are
         named = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
-        if node.args.kwarg is not None:
-            raise self.refused(node, f"**{node.args.kwarg.arg}")
+        if node.args.kwarg is not None or (node.args.vararg is not None and node.args.kwonlyargs):
+            raise Untranslatable(f"{_where(f)} takes arguments as no function for the GPU can: give its CUDA text, or compute on the CPU")
         self.parameters = {a.arg: kind for a, kind in zip(named, kinds, strict=False)}
         self.arguments = [_variable(a) for a in self.parameters]
         if node.args.vararg is not None:
@@ -403,11 +403,12 @@ class _Body:
 
     def _own(self, node: ast.Call, f: Any) -> Value:
         """A call of another plain function, with Python's rules for arguments by name and defaults."""
+        by_name = {x.arg: x.value for x in node.keywords if x.arg is not None}
         try:
-            bound = inspect.signature(f).bind(*self._arguments(node), **{x.arg: x.value for x in node.keywords if x.arg is not None})
+            bound = inspect.signature(f, follow_wrapped=False).bind(*self._arguments(node), **by_name)
         except TypeError as error:
             raise self.refused(node, f"a call with arguments that do not fit ({error})") from None
-        if any(x.arg is None for x in node.keywords):
+        if len(by_name) < len(node.keywords):
             raise self.refused(node)
         bound.apply_defaults()
         given = (*bound.args, *bound.kwargs.values())

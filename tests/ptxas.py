@@ -153,8 +153,8 @@ def _loops(binary: bytes) -> dict[str, tuple[Loop, ...]]:
 
 
 _COUNTED = (
-    r"\bLDG\S*\.128",
-    r"\b(LDG|STG)\b(?!\S*\.128)",
+    r"\bLDG?\.\S*128\b",
+    r"\b(LDG?|STG?)\.(?!\S*128\b)",
     r"\bMUFU|\b(F2F|F2I|I2F)\S*64",
     r"\b(DADD|DFMA|DMUL|DSETP|DMNMX)\b",
     r"\b(LDL|STL)\b",
@@ -179,7 +179,7 @@ def _loop(instructions: list[str], jumps: dict[int, int], begin: int, end: int) 
         ways = [best[to] for to in following if at < to <= end and to in best] if at < end else [(0,) * 8]
         if not ways or (re.search(r"\b(EXIT|RET)\b", text) and not text.startswith("@")):
             continue
-        vectors = int(re.search(r"\b(LDG|STG)\S*\.128", text) is not None)
+        vectors = int(re.search(r"\b(LDG?|STG?)\.\S*128\b", text) is not None)
         own = (-vectors, -_on_chip(text), int("NOP" not in text), *(int(re.search(pattern, text) is not None) for pattern in _COUNTED))
         best[at] = min(tuple(x + y for x, y in zip(way, own, strict=True)) for way in ways)
     vectors, on_chip, count, loads, scalars, special, doubles, local = best[begin]

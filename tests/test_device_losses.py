@@ -229,6 +229,22 @@ def reading_cost(labels: list[int], logits: Array) -> Any:
     return -mp.log(found)
 
 
+@pytest.mark.parametrize(("dtype", "digits", "least"), [(np.float16, 11, -24), (ml_dtypes.bfloat16, 8, -133)])
+def test_results_are_rounded_once(dtype: Any, digits: int, least: int) -> None:
+    """From double, though on the way they are a float: next to the middle between two neighbours."""
+    rng = np.random.default_rng(7)
+    middles = (2.0 * rng.integers(2 ** (digits - 1), 2**digits, 2000) + 1.0) * 2.0 ** rng.integers(least + digits, 5 - digits, 2000)
+    x = np.concatenate([middles * (1.0 + 2.0**-k * sign) for k in (20, 30, 40, 51) for sign in (-1.0, 1.0)])
+    x = np.concatenate([x, -x, middles, [math.inf, -math.inf, math.nan, 0.0, 1e300, -1e300]])
+    out = DEVICE.empty(x.shape, dtype)
+    gpu_own._give(DEVICE, sent(x), None, out)
+    exponent = np.maximum(np.floor(np.log2(np.abs(np.where(np.isfinite(x) & (x != 0.0), x, 1.0)))), least + digits - 1)
+    unit = 2.0 ** (exponent - digits + 1)
+    with np.errstate(over="ignore"):
+        wanted = np.where(np.abs(x) == 1e300, np.copysign(math.inf, x), np.rint(x / unit) * unit)  # exact, ties to even
+    np.testing.assert_array_equal(DEVICE.fetch(out).astype(np.float64), wanted)
+
+
 # A user's own
 
 
@@ -257,6 +273,19 @@ def test_a_users_own_loss_is_computed_on_the_device(loss: Any, dtype: Any) -> No
         got = lossfuncs.value_and_grad(loss, sent(t), sent(p), **options)
         close(got[0], wanted[0], dtype if not options.get("reduction") else np.float32)
         close(got[1], wanted[1], dtype)
+
+
+@pytest.mark.parametrize("name", ["2nd loss", "größe", "<lambda>", "double"])
+def test_a_users_loss_may_have_any_name_and_a_second_derivative(name: str) -> None:
+    cubic = lossfuncs.pointwise(
+        lambda t, p, k=3.0: abs(p - t) ** k,
+        slope=lambda t, p, k=3.0: k * abs(p - t) ** (k - 1) * math.copysign(1.0, p - t),
+        curve=lambda t, p, k=3.0: k * (k - 1) * abs(p - t) ** (k - 2),
+        name=name,
+    )
+    t, p = np.random.default_rng(6).normal(size=(2, 4, 70))
+    for got, wanted in zip(lossfuncs.grad_and_hess(cubic, sent(t), sent(p)), lossfuncs.grad_and_hess(cubic, t, p), strict=True):
+        close(got, wanted, np.float64)
 
 
 def test_a_users_loss_that_cannot_be_translated_says_so_on_the_device_alone() -> None:

@@ -26,15 +26,19 @@ from lossfuncs.translate import TOTALS, Untranslatable, functor, source_node
 
 KERNELS = next(p for p in (Path(lossfuncs.__file__).parent / "kernels", Path(lossfuncs.__file__).parent.parent / "kernels") if p.is_dir())
 
-# For each function of a functor a loop over m elements: s or c (m, width), t and p (m,), parameters a, results (m, count).
+# For each function of a functor a loop over m elements: totals s (m, width), n of the row, t and p (m,), parameters a, results (m, count).
 HARNESS = """
-#include "losses.cuh"
+#include "accuracy.cuh"
+#include "hinge.cuh"
+#include "overlap.cuh"
+#include "probabilistic.cuh"
 #include "python.cuh"
+#include "regression.cuh"
 using namespace lossfuncs;
 template <class T> void put(double* out, T x) { out[0] = x; }
 template <class T, int K> void put(double* out, Numbers<T, K> x) { for (int i = 0; i < K; i++) out[i] = x[i]; }
-#define LOOP(NAME, STRUCT, N, CALL) extern "C" void NAME(long m, const double* s, long width, const double* t, const double* p, \\
-        const double* a, double* out, long count) { \\
+#define LOOP(NAME, STRUCT, N, CALL) extern "C" void NAME(long m, const double* s, long width, double n, const double* t, \\
+        const double* p, const double* a, double* out, long count) { \\
     auto f = with_parameters<STRUCT, N>(a); \\
     for (long i = 0; i < m; i++, s += width, out += count) put(out, CALL); }
 """
@@ -53,27 +57,26 @@ def compiled(text: str, cache: pytest.Cache) -> Any:
     return ctypes.CDLL(str(library))
 
 
-def loops(rows: Rows, prefix: str) -> Iterator[tuple[str, str, Callable[..., Any]]]:
-    """For each function of the rows: the name of its loop, the loop's text, the Python function."""
+def loops(rows: Rows) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+    """For each function of the rows: its name, how it is called in a loop, the Python function."""
     for k, one in enumerate(rows.passes):
         if one.op not in ("label", "rank"):
-            call = f"f.terms(At<{k}>(), s, {'' if one.op in ('dot', 'pick') else 't[i], '}p[i])"
-            yield f"{prefix}_{k}", call, one.terms
-    yield f"{prefix}_value", "f.value(s, t[i])", rows.value
-    for which, f, call in (("around", rows.around, "f.around(s, t[i])"), ("slope", rows.slope, "f.slope(s, t[i], p[i])"),
-                           ("curve", rows.curve, "f.curve(s, t[i], p[i])")):  # fmt: skip
+            yield str(k), f"f.terms(At<{k}>(), s, {'' if one.op in ('dot', 'pick') else 't[i], '}p[i])", one.terms
+    yield "value", "f.value(s, n)", rows.value
+    for which, f, call in (("around", rows.around, "f.around(s, n)"), ("slope", rows.slope, "f.slope(f.around(s, n).x, t[i], p[i])"),
+                           ("curve", rows.curve, "f.curve(f.around(s, n).x, t[i], p[i])")):  # fmt: skip
         if f is not None:
-            yield f"{prefix}_{which}", call, f
+            yield which, call, f
 
 
-def run(library: Any, name: str, s: Array, t: Array, p: Array, a: tuple[float, ...], count: int) -> Array:
+def run(library: Any, name: str, s: Array, n: float, t: Array, p: Array, a: tuple[float, ...], count: int) -> Array:
     """The results of a loop, (m, count)."""
     s, t, p = (np.ascontiguousarray(x, np.float64) for x in (s, t, p))
     out = np.full((len(t), count), 99.0)
     numbers = np.array([*a, 0.0])
-    address = [ctypes.c_void_p(x.ctypes.data) for x in (s, t, p, numbers, out)]
+    at = [ctypes.c_void_p(x.ctypes.data) for x in (s, t, p, numbers, out)]
     size = ctypes.c_long
-    getattr(library, name)(size(len(t)), address[0], size(s.shape[1]), address[1], address[2], address[3], address[4], size(count))
+    getattr(library, name)(size(len(t)), at[0], size(s.shape[1]), ctypes.c_double(n), at[1], at[2], at[3], at[4], size(count))
     return out
 
 
@@ -93,15 +96,22 @@ def all_rows() -> dict[int, tuple[str, Rows, int]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def translated(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(scope="module", params=["translated", "written by hand"])
+def functors(request: pytest.FixtureRequest) -> Any:
+    """All row maths of the table in C++, as translated, or as it stands in kernels/."""
     text = [HARNESS]
     for name, rows, parameters in all_rows().values():
-        text.append(f"namespace lossfuncs {{\n{functor(rows, parameters, name)}}}")
-        for loop, call, _ in loops(rows, name):
-            text.append(f"LOOP({loop}, {name}<double>, {parameters}, {call})")
-        text.append(f"template struct lossfuncs::{name}<float>;")
-    return compiled("\n".join(text), request.config.cache)
+        if request.param == "translated":
+            text.append(f"namespace lossfuncs {{\n{functor(rows, parameters, name)}}}")
+        else:
+            text.append(f"template <class T> using {name} = {rows.cuda or f'{rows.name}<T>'};")
+        for which, call, _ in loops(rows):
+            if which != "around" or request.param == "translated":  # by hand it may be other numbers
+                text.append(f"LOOP({name}_{which}, {name}<double>, {parameters}, {call})")
+        text.append(f"static_assert({name}<double>::passes::size == {sum(one.size for one in rows.passes)});")
+        if request.param == "translated":
+            text.append(f"template struct lossfuncs::{name}<float>;")
+    return request.param, compiled("\n".join(text), request.config.cache)
 
 
 def agree(got: Array, wanted: Array, what: str) -> None:
@@ -111,9 +121,10 @@ def agree(got: Array, wanted: Array, what: str) -> None:
 
 
 @pytest.mark.parametrize(("entry", "options"), CASES)
-def test_every_function_of_every_loss_is_the_same_in_cpp(entry: Entry, options: dict[str, Any], translated: Any) -> None:
+def test_every_function_of_every_loss_is_the_same_in_cpp(entry: Entry, options: dict[str, Any], functors: Any) -> None:
+    kind, library = functors
     for problem in problems(entry, options):
-        name, rows, parameters = all_rows()[id(problem.rows)]
+        name, rows, _ = all_rows()[id(problem.rows)]
         a, n = problem.parameters, problem.n
         p = np.asarray(problem.p, np.float64).reshape(-1, n)
         t = np.asarray(problem.t, np.float64).reshape(p.shape if not problem.labelled else (-1,))
@@ -121,20 +132,19 @@ def test_every_function_of_every_loss_is_the_same_in_cpp(entry: Entry, options: 
             totals = plain.totals(rows, t, p, a)
             targets = plain.targets(t, p)
             c = plain.on_arrays(rows.around)(totals, float(n), *a) if rows.around else totals
-        for loop, _, f in loops(rows, name):
-            last = loop.rsplit("_", 1)[1]
-            given = c if last in ("slope", "curve") else totals
-            dots = last.isdigit() and rows.passes[int(last)].op in ("dot", "pick")
+        for which, _, f in loops(rows):
+            if which == "around" and kind != "translated":
+                continue
+            dots = which.isdigit() and rows.passes[int(which)].op in ("dot", "pick")
             with np.errstate(all="ignore"):
-                if last in ("value", "around"):
-                    wanted = plain.on_arrays(f)(given, float(n), *a)
+                if which in ("value", "around"):
+                    wanted = plain.on_arrays(f)(totals, float(n), *a)
                 else:
-                    wanted = plain.on_arrays(f)(given, *((p,) if dots else (targets, p)), *a)
+                    wanted = plain.on_arrays(f)(c if which in ("slope", "curve") else totals, *((p,) if dots else (targets, p)), *a)
             wanted = np.stack([np.broadcast_to(x, p.shape) for x in (wanted if isinstance(wanted, tuple) else (wanted,))], -1)
-            s = np.stack([np.broadcast_to(x, p.shape) for x in given], -1).reshape(p.size, -1)
-            flat_t = np.full(p.size, float(n)) if last in ("value", "around") else targets.reshape(-1)
-            got = run(translated, loop, s, flat_t, p.reshape(-1), a, wanted.shape[-1])
-            agree(got, wanted.reshape(got.shape), f"{rows.name} {last}")
+            s = np.stack([np.broadcast_to(x, p.shape) for x in totals], -1).reshape(p.size, -1)
+            got = run(library, f"{name}_{which}", s, float(n), targets.reshape(-1), p.reshape(-1), a, wanted.shape[-1])
+            agree(got, wanted.reshape(got.shape), f"{rows.name} {which}")
 
 
 # What a user may write; each is a function of (t, p), evaluated on all pairs of POINTS.
@@ -241,8 +251,8 @@ def test_python_keeps_its_meaning(i: int, constructs: Any) -> None:
     t, p = (x.reshape(-1) for x in np.meshgrid(POINTS, POINTS))
     wanted = np.array([[CONSTRUCTS[i](x, y)] for x, y in zip(t.tolist(), p.tolist(), strict=True)], np.float64)
     none = np.zeros((len(t), 1))
-    np.testing.assert_allclose(run(constructs, f"construct{i}_double", none, t, p, (), 1), wanted, rtol=1e-14, atol=1e-15)
-    np.testing.assert_allclose(run(constructs, f"construct{i}_float", none, t, p, (), 1), wanted, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(run(constructs, f"construct{i}_double", none, 1.0, t, p, (), 1), wanted, rtol=1e-14, atol=1e-15)
+    np.testing.assert_allclose(run(constructs, f"construct{i}_float", none, 1.0, t, p, (), 1), wanted, rtol=2e-5, atol=2e-5)
 
 
 def loops_over(t, p):
@@ -256,6 +266,14 @@ def maybe_nothing(t, p):
     if t > 0:
         x = p
     return x
+
+
+def takes_anything(t, p, **more):
+    return t
+
+
+def takes_too_much(t, p, *more, k=1.0):
+    return t
 
 
 def no_return(t, p):
@@ -332,8 +350,11 @@ def test_what_has_no_translation_is_named_with_its_place(f: Callable[..., Any], 
     assert __file__ in str(error.value) and line <= named <= line + 5
 
 
-@pytest.mark.parametrize(("f", "message"), [(no_return, "can end without return"), (calls_itself, "calls itself")])
-def test_a_function_without_a_value_is_named(f: Callable[..., Any], message: str) -> None:
+@pytest.mark.parametrize(("f", "message"), [
+    (no_return, "can end without return"), (calls_itself, "calls itself"), (takes_anything, "takes arguments as no"),
+    (takes_too_much, "takes arguments as no"),
+])  # fmt: skip
+def test_a_function_that_is_no_formula_is_named(f: Callable[..., Any], message: str) -> None:
     with pytest.raises(Untranslatable, match=rf"^{f.__name__} \({__file__}, line {f.__code__.co_firstlineno}\) {message}"):
         functor(mean_of(f), 0, "refused")
 

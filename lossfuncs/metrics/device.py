@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import gpu
+from ..gpu_own import launch
 from ..problem import NO_CLASS, Array, Task
 
 ADDING = struct.Struct("<2Qq")
@@ -20,12 +21,7 @@ TYPES = {"bool": "unsigned char", "uint8": "unsigned char", "int8": "signed char
 
 
 def _launch(device: gpu.Device, call: str, argument: str, grid: int, packed: bytes, shared: int = 0) -> None:
-    here = gpu.kept(device)
-    compiled = here.compiled.get(call)
-    if compiled is None:
-        kernel = gpu.kernel("metric", call, BLOCK, include="metrics.cuh", argument=argument)
-        compiled = here.compiled[call] = device.compile(kernel)
-    device.launch(compiled, grid, BLOCK, shared, packed, device.stream())
+    launch(device, "metric", call, "metrics.cuh", argument, BLOCK, grid, shared, packed)
 
 
 def _grid(device: gpu.Device, numbers: int, each: int = 1) -> int:

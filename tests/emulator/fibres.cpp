@@ -348,6 +348,8 @@ void* shared(const void* key, const char* name, size_t bytes) {
             size_t before = 0;
             for (SharedArray& other : arrays) before += &other == arrays ? 0 : other.bytes;
             if (before + bytes > MOST_STATIC) fail("shared array %s: a block has 48 KB of static shared memory, this asks for %zu bytes", name, before + bytes);
+            if (before + bytes + launch->shared_bytes > MOST_SHARED)
+                fail("shared array %s: a block has 227 KB of shared memory, this asks for %zu bytes", name, before + bytes + launch->shared_bytes);
             array.key = key;
             array.name = name;
             array.bytes = bytes;
