@@ -113,6 +113,11 @@ class Workload:
         return f"{self.name} {self.dtype}"
 
     @property
+    def rows(self) -> int:
+        """Samples, of which a sequence is one."""
+        return self.shape[0] if self.entry.targets == "sequence" else math.prod(self.shape[:-1])
+
+    @property
     def functions(self) -> float | None:
         """Elementary functions (exp, log, ...) that an element needs; None where that depends on more than the row's length."""
         return elementary_functions(self)
