@@ -137,7 +137,7 @@ def test_every_formula_of_a_peer_agrees_with_float64(peer: str) -> None:
     seen = set()
     for each in workloads.chosen([], [(64, 12)], ["float32"], "both", quick=False):
         if each.options.get("reduction"):
-            each = Workload(each.kind, each.name, (100,), each.dtype, each.gradient, each.options)
+            each = Workload(each.kind, each.function, (100,), each.dtype, each.gradient, each.options)
         runners: dict[str, Runner] = {}
         errors: dict[str, float] = {}
         faults: dict[str, str] = {}
