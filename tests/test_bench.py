@@ -351,6 +351,7 @@ def test_a_run_writes_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(argv) == 0
     out = capsys.readouterr().out
     report = measure.load("o.json")
+    assert report["command"].startswith("lossfuncs bench mse sparse_categorical_crossentropy:from_logits=true ")
     identities = [result["identity"] for result in report["results"]]
     assert identities[:2] == ["mean_squared_error 16x3 float32", "mean_squared_error 300x40 float32"]
     assert len(identities) == 2 * (2 + 2 + 1)

@@ -116,7 +116,7 @@ def _bench(args: argparse.Namespace) -> int:
     _keep_freed_memory()
     field, absent = contestants.field(args.backend, args.vs, threads, args.dtype, args.quick)
 
-    report: dict[str, Any] = {"format": measure.FORMAT, "command": shlex.join(["lossfuncs", *sys.argv[1:]])}
+    report: dict[str, Any] = {"format": measure.FORMAT, "command": shlex.join(["lossfuncs", *args.argv])}
     report["environment"] = machine.environment() | {"gpu": cuda.environment()}
     report |= {"absent": absent, "threads": threads, "warm": args.warm, "rounds": QUICK_ROUNDS if args.quick else ROUNDS,
                "min_time": args.min_time or (QUICK_MIN_TIME if args.quick else MIN_TIME)}  # fmt: skip
