@@ -16,7 +16,7 @@ ARGUMENTS = ("bench", "--backend", "numba", "--vs", "torch,torch.compile,jax,skl
 
 def main(arguments: list[str]) -> int:
     if arguments == ["--list"]:
-        print(*(workload.identity for workload in workloads.chosen([], [], ["float32"], None, False)), sep="\n")
+        print(*(workload.name for workload in workloads.WORKLOADS), sep="\n")
         return 0
     return lossfuncs([*ARGUMENTS, *arguments])
 

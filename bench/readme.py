@@ -23,10 +23,10 @@ PANELS = 3  # curves shown beside the roofline
 
 
 def main(arguments: list[str]) -> int:
+    RESULTS.mkdir(exist_ok=True)
     if arguments:
         path = Path(arguments[0])
     else:
-        RESULTS.mkdir(exist_ok=True)
         path = RESULTS / "new.json"
         status = peers.main(["--json", str(path)])
         if status:

@@ -93,11 +93,18 @@ def runner(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
         repeats = max(1, -(-GRAPH_CALLS // len(arguments)))
         stream = cupy.cuda.Stream(non_blocking=True)
         results: list[Any] = []  # what is captured must outlive the graph
+
+        def call_all() -> None:
+            results.extend(function(*each) for _ in range(repeats) for each in arguments)
+
         try:
             with stream:
+                call_all()  # so that the memory pool need not ask for more while it is captured, which is forbidden
+                stream.synchronize()
+                results.clear()
                 stream.begin_capture()
                 try:
-                    results += (function(*each) for _ in range(repeats) for each in arguments)
+                    call_all()
                 finally:
                     graph = stream.end_capture()
         except Exception:

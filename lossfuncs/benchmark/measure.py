@@ -47,7 +47,7 @@ def measure(workload: Workload, field: Sequence[Contestant], min_time: float, ro
     values = exact[0].size * (8 if workload.gradient or workload.options.get("reduction") else itemsize)
     found: dict[str, Any] = workload.describe() | {
         "functions": workload.functions,
-        "rows": exact[0].size if workload.options.get("reduction") is None and not workload.gradient else _rows(workload),
+        "rows": workload.rows,
         "bytes_read": y_true.nbytes + y_pred.nbytes,
         "bytes_written": values + (y_pred.nbytes if workload.gradient else 0),
         "data": "cache" if len(pairs) == 1 and y_true.nbytes + y_pred.nbytes <= machine.last_level_cache() else "memory",
@@ -64,10 +64,6 @@ def measure(workload: Workload, field: Sequence[Contestant], min_time: float, ro
         elif contestant.name in faults:
             found["contestants"].append({"name": contestant.name, "ours": contestant.ours, "fault": faults[contestant.name]})
     return found
-
-
-def _rows(workload: Workload) -> int:
-    return math.prod(workload.shape[:-1])
 
 
 def _timed(contestant: Contestant, timing: Timing, error: float, launch: float | None) -> dict[str, Any]:

@@ -25,12 +25,13 @@ dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
 .tools input { font: inherit; padding: .3rem .5rem; border: 1px solid var(--line); border-radius: 4px; min-width: 0; flex: 0 1 22rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .55rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #eee; }
+th, td { padding: .25rem .4rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #eee; }
 th:nth-child(-n+3), td:nth-child(-n+3), th:last-child, td:last-child { text-align: left; }
 thead th { position: sticky; top: 0; background: #fff; border-bottom: 2px solid var(--line); cursor: pointer; user-select: none; }
 thead th[aria-sort=ascending]::after { content: " \\2191"; } thead th[aria-sort=descending]::after { content: " \\2193"; }
 tr.ours td { font-weight: 600; } tr.first td { border-top: 1px solid #bbb; }
-.bad, tr.bad td { color: var(--bad); } td:first-child { white-space: normal; min-width: 11rem; }
+.bad, tr.bad td { color: var(--bad); }
+td:first-child, td:nth-child(2), td:last-child { white-space: normal; } td:first-child, td:nth-child(2) { min-width: 9.5rem; }
 @media (max-width: 700px) {
   body { padding: .8rem; font-size: 14px; } dl { grid-template-columns: 1fr; gap: 0; } dt { margin-top: .4rem; }
   thead { position: absolute; left: -9999px; } table, tbody { display: block; } .sorters { display: block !important; }
@@ -67,9 +68,10 @@ heads.forEach((h, i) => {
   const act = () => sort(i, h.getAttribute('aria-sort') === 'ascending');
   h.addEventListener('click', act);
   h.addEventListener('keydown', e => { if (e.key === 'Enter' || e.key === ' ') { e.preventDefault(); act(); } });
-  sorter.append(new Option('sort by ' + h.textContent, i));
+  for (const [order, say] of [['up', 'least first'], ['down', 'most first']])
+    sorter.append(new Option(`sort by ${h.textContent}, ${say}`, `${i} ${order}`));
 });
-sorter.addEventListener('change', () => sort(Number(sorter.value), false));
+sorter.addEventListener('change', () => sort(parseInt(sorter.value), sorter.value.endsWith('down')));
 filter.addEventListener('input', () => {
   const words = filter.value.toLowerCase().split(/\\s+/);
   rows.forEach(row => { row.style.display = words.every(w => row.textContent.toLowerCase().includes(w)) ? '' : 'none'; });
@@ -184,6 +186,6 @@ def _line(line: dict[str, Any], first: bool, noisy: bool) -> str:
     text = ""
     for label, (shown, value) in zip(COLUMNS, cells, strict=True):
         sortable = "" if value is None else f' data-value="{value}"'
-        text += f'<td data-label="{label}"{sortable}>{html.escape(shown)}</td>'
+        text += f'<td data-label="{label}"{sortable}>{html.escape(shown).replace("_", "_<wbr>")}</td>'
     return f'<tr class="{" ".join(classes)}">{text}</tr>'
 

@@ -103,9 +103,19 @@ class Workload:
         return f"{self.function}{' from logits' if self.options.get('from_logits') is True else ''}"
 
     @property
+    def name(self) -> str:
+        """All but the dtype."""
+        return f"{self.problem} {'x'.join(map(str, self.shape))}"
+
+    @property
     def identity(self) -> str:
         """What tells it from others, across runs."""
-        return f"{self.problem} {'x'.join(map(str, self.shape))} {self.dtype}"
+        return f"{self.name} {self.dtype}"
+
+    @property
+    def rows(self) -> int:
+        """Samples, of which a sequence is one."""
+        return self.shape[0] if self.entry.targets == "sequence" else math.prod(self.shape[:-1])
 
     @property
     def functions(self) -> float | None:
@@ -284,3 +294,6 @@ def _aligned(array: Array) -> Array:
     out = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     out[...] = array
     return out
+
+
+WORKLOADS = tuple(chosen([], [], ["float32"], None, quick=False))

@@ -76,7 +76,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         if name in argv:
             module = importlib.import_module(f".{module_name}", __name__)
             module.configure(command)
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, argv=argv)
     wanted = next((word for word in argv if not word.startswith("-")), None)
     if wanted is not None and wanted not in COMMANDS:
         close = difflib.get_close_matches(wanted, COMMANDS, 1)
