@@ -29,6 +29,7 @@ from .lanes import (
     no_labels,
     no_weights,
     pointer,
+    prefetch,
     put,  # fmt: skip
     scratch,
     set_to,
