@@ -433,7 +433,8 @@ def test_pictures_can_be_saved_in_other_formats(tmp_path: Path, suffix: str) -> 
 
 def test_a_total_is_measured_as_one(tmp_path: Path) -> None:
     path = tmp_path / "o.json"
-    assert main(["bench", "mae:reduction=sum", "mae:reduction=mean", "--backend", "numpy", *TINY, "--vs", "numpy", "--json", str(path)]) == 0
+    argv = ["bench", "mae:reduction=sum", "mae:reduction=mean", "--backend", "numpy", "--vs", "numpy", "--json", str(path)]
+    assert main([*argv, *TINY]) == 0
     assert [result["problem"] for result in measure.load(str(path))["results"]] == [
         "mean_absolute_error reduction=sum", "mean_absolute_error total"]  # fmt: skip
 
