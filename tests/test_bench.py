@@ -136,8 +136,6 @@ def test_every_formula_of_a_peer_agrees_with_float64(peer: str) -> None:
     contestant = field[-1]
     seen = set()
     for each in workloads.chosen([], [(64, 12)], ["float32"], "both", quick=False):
-        if each.options.get("reduction"):
-            each = Workload(each.kind, each.function, (100,), each.dtype, each.gradient, each.options)
         runners: dict[str, Runner] = {}
         errors: dict[str, float] = {}
         faults: dict[str, str] = {}
@@ -433,6 +431,14 @@ def test_pictures_can_be_saved_in_other_formats(tmp_path: Path, suffix: str) -> 
     assert path.read_bytes()[:5] in (b"<?xml", b"%PDF-")
 
 
+def test_a_total_is_measured_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "o.json"
+    argv = ["bench", "mae:reduction=sum", "mae:reduction=mean", "--backend", "numpy", "--vs", "numpy", "--json", str(path)]
+    assert main([*argv, *TINY]) == 0
+    assert [result["problem"] for result in measure.load(str(path))["results"]] == [
+        "mean_absolute_error reduction=sum", "mean_absolute_error total"]  # fmt: skip
+
+
 def test_an_interrupt_keeps_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -458,6 +464,7 @@ def test_an_interrupt_keeps_what_was_measured(
     [
         (["mqe"], "mqe"),
         (["mse:delta=1"], "mean_squared_error has no option 'delta'; it has none"),
+        (["mse:reduction=median"], "reduction must be mean or sum, got median"),
         (["AUC"], "has no form as a function of two arrays"),
         (["mse", "--shape", "4xx5"], "a shape is numbers with x between them, as 4096x1000, got '4xx5'"),
         (["mse", "--shape", "0x5"], "a shape is numbers with x between them"),

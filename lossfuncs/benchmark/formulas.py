@@ -39,6 +39,10 @@ def numpy_formulas(np: Any = np) -> Formulas:
         e = p - t
         return np.vecdot(e, e) / e.shape[-1]
 
+    def mean_squared_error_total(t: Array, p: Array) -> Any:
+        e = (p - t).ravel()
+        return np.vecdot(e, e) / e.size
+
     def mean_absolute_percentage_error(t: Array, p: Array) -> Any:
         return 100 * (np.abs(t - p) / np.maximum(np.abs(t), EPSILON)).mean(-1)
 
@@ -91,7 +95,7 @@ def numpy_formulas(np: Any = np) -> Formulas:
         return (np.log(total[:, 0]) - label).mean(), g
 
     return {
-        "mean_squared_error total": (mean_squared_error,),
+        "mean_squared_error total": (mean_squared_error_total,),
         "mean_squared_error": (mean_squared_error,),
         "mean_absolute_percentage_error": (mean_absolute_percentage_error,),
         "huber": (huber,),

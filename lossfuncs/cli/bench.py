@@ -7,6 +7,7 @@ import ctypes
 import importlib.util
 import json
 import math
+import re
 import shlex
 import sys
 import time
@@ -157,7 +158,10 @@ def _named(text: str) -> tuple[str, dict[str, Any]]:
     from .evaluate import _values
 
     name, colon, own = text.partition(":")
-    return name, _values(own) if colon else {}
+    options = _values(re.sub(r"\breduction=(\w+)", r"reduction='\1'", own)) if colon else {}
+    if options.get("reduction", "mean") not in ("mean", "sum"):
+        raise ValueError(f"reduction must be mean or sum, got {options['reduction']}")
+    return name, options
 
 
 def _outputs(args: argparse.Namespace) -> dict[str, Path]:
