@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import derivatives, dispatch
 from ..call import Call, array, complete, is_float, same_rank, spread
+from ..frameworks.arrays import adapter
 from ..options import shown
 from ..problem import Array
 from ..serialization import REGISTRIES, automatic_name
@@ -135,6 +136,11 @@ class LossFunctionWrapper(Loss):
         if not self._fused:
             return super().__call__(y_true, y_pred, sample_weight, mask=mask)
         mask = mask_of(y_pred, mask)
+        if (mask is not None or self._dtype is not None) and adapter(y_pred) is not None:
+            raise TypeError(
+                f"y_pred must be an array of NumPy for a loss with a mask or a dtype, got {type(y_pred).__name__}: "
+                f"pass sample_weight, or convert it before"
+            )
         t, p = self._arrays(y_true, y_pred)
         if mask is None:
             return self._result(self.fn(t, p, sample_weight=sample_weight, reduction=self.reduction, **self.options))
