@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -614,3 +615,14 @@ os._exit(0)
 @pytest.mark.parametrize("forks", [12, pytest.param(300, marks=pytest.mark.slow)])
 def test_children_forked_while_a_thread_compiles_can_compile(forks: int) -> None:
     python(FORKS, forks, timeout=600, LOSSFUNCS_CACHE="0")
+
+
+def test_c_has_a_compiled_and_a_loaded_kernel_at_an_address() -> None:
+    def following(n: int) -> int:
+        return n + 1
+
+    for wanted in ((1, 0), (0, 1)):
+        address = cache.address(following, types.int64(types.int64))
+        assert counts() == wanted
+        assert ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address)(41) == 42
+        restart()

@@ -127,3 +127,14 @@ def test_the_bases_cover_every_dtype_free_kernel() -> None:
 if __name__ == "__main__":
     for name, found in small(selection("all" in sys.argv[1:])).items():
         print(name, found, sep="\t")
+
+
+@pytest.mark.parametrize("reduction", [None, "mean"])
+@pytest.mark.parametrize("entry, options", DIFFERENTIABLE)
+def test_the_short_way_of_a_gradient_has_the_bits_of_the_long_one(entry: Any, options: dict[str, Any], reduction: str | None) -> None:
+    for shape in ((70, 9), (64, 128)):
+        t, p = inputs(entry, options, shape)
+        out = np.empty_like(p)
+        long = lossfuncs.value_and_grad(entry.function, t, p, out=out, reduction=reduction, **options)
+        for _ in range(2):
+            assert digest(lossfuncs.value_and_grad(entry.function, t, p, reduction=reduction, **options)) == digest(long)

@@ -12,6 +12,7 @@ import numpy as np
 from .. import derivatives, dispatch
 from ..call import Call, array, complete, is_float, same_rank, spread
 from ..devices import device_of
+from ..frameworks.arrays import adapter
 from ..options import shown
 from ..problem import Array
 from ..serialization import REGISTRIES, automatic_name
@@ -156,8 +157,14 @@ class LossFunctionWrapper(Loss):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> Any:
         if not self._fused:
             return super().__call__(y_true, y_pred, sample_weight, mask=mask)
+        mask = mask_of(y_pred, mask)
+        if (mask is not None or self._dtype is not None) and adapter(y_pred) is not None:
+            raise TypeError(
+                f"y_pred must be an array of NumPy for a loss with a mask or a dtype, got {type(y_pred).__name__}: "
+                f"pass sample_weight, or convert it before"
+            )
         t, p = self._arrays(y_true, y_pred)
-        return self._result(self._reduced(t, p, sample_weight, mask_of(y_pred, mask), self.reduction))
+        return self._result(self._reduced(t, p, sample_weight, mask, self.reduction))
 
     def sum_and_count(
         self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None, nonzero: bool = False

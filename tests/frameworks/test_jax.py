@@ -49,19 +49,19 @@ PAIRS = {"cross entropy": (ours, theirs, LABELS), "log cosh": (log_cosh, plain_l
 close = functools.partial(jax.tree.map, functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6))
 
 
-@pytest.mark.parametrize("reduction", [None, "mean"])
 @pytest.mark.parametrize("entry, options", EACH)
-def test_values_and_gradients_are_those_on_numpys_arrays(entry: Entry, options: dict[str, Any], reduction: str | None) -> None:
+def test_values_and_gradients_are_those_on_numpys_arrays(entry: Entry, options: dict[str, Any]) -> None:
     t, p = draw(entry, options)
-    value, gradient = lossfuncs.value_and_grad(entry.function, t, p, reduction=reduction, **options)
-    loss = functools.partial(entry.function, reduction=reduction, **options)
+    values = entry.function(t, p, **options)
+    loss = functools.partial(entry.function, **options)
     for run in (loss, jax.jit(loss)):
         found = run(jnp.asarray(t), jnp.asarray(p))
         assert isinstance(found, jax.Array) and found.dtype == np.float32
-        assert np.array_equal(found, np.float32(value), equal_nan=True)
-    for run in (jax.grad, lambda f: jax.jit(jax.grad(f))):
-        found = run(lambda p: loss(t, p).sum())(jnp.asarray(p))
-        assert np.array_equal(found, gradient, equal_nan=True)
+        assert np.array_equal(found, values, equal_nan=True)
+    value, gradient = lossfuncs.value_and_grad(entry.function, t, p, reduction="mean", **options)
+    found = jax.jit(jax.value_and_grad(lambda p: loss(t, p, reduction="mean")))(jnp.asarray(p))
+    assert np.array_equal(found[0], np.float32(value), equal_nan=True)
+    assert np.array_equal(found[1], gradient, equal_nan=True)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 70), (40, 1000), (9, 4096)])

@@ -353,6 +353,8 @@ def test_a_users_own_loss_is_differentiable_and_compiles() -> None:
         (lambda p, t: lt.cross_entropy(p, torch.tensor([0, 1, 2, 5])), ValueError, r"target\[3\] is 5, but input has classes 0 to 4"),
         (lambda p, t: lt.mse_loss(p, t[:1]), ValueError, "target must have input's shape"),
         (lambda p, t: lossfuncs.value_and_grad("mse", t, p, out=np.zeros((4, 5))), ValueError, "out must be a tensor"),
+        (lambda p, t: lossfuncs.losses.Huber()(t, p, mask=t[:, 0] > 0), TypeError, "must be an array of NumPy for a loss with a mask"),
+        (lambda p, t: lossfuncs.losses.Huber(dtype="float16")(t, p), TypeError, "for a loss with a mask or a dtype, got Tensor"),
     ],
 )
 def test_bad_input_is_named_in_one_sentence(call: Any, error: type[Exception], sentence: str) -> None:
