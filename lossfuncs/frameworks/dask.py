@@ -48,8 +48,8 @@ def evaluate(
 
     y_true, y_pred and sample_weight are dask arrays, dataframes or series with equally many rows, in which an array's chunks follow
     y_pred's; or paths, or equally many lists of paths, which all workers can open: .npy files are read in parts, others file by file. The
-    rest is as there; what suits the data is decided by the first chunk, and progress is called once, at the end. ValueError for what
-    differs in rows or in partitions.
+    rest, `more` included, is as there; what suits the data is decided by the first chunk, and progress is called once, at the end.
+    ValueError for what differs in rows or in partitions.
     """
     data = {"y_true": y_true, "y_pred": y_pred}
     if sample_weight is not None:
@@ -64,6 +64,8 @@ def evaluate(
     parts = list(_file_parts(data) if of_files[0] else _chunk_parts(data))
     if not parts:
         raise ValueError("there is nothing to evaluate: the data have no rows")
+    if more.get("bootstrap") and any(begin < 0 for begin, _ in parts):
+        raise ValueError("a bootstrap needs to know how many rows each partition has: see to_dask_array(lengths=True)")
     like = dask.delayed(_resolved)(parts[0][1], settings, batch_size)
     states = [dask.delayed(_folded)(part, start, settings, batch_size, like) for start, part in parts]
     while len(states) > 1:
