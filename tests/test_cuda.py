@@ -69,6 +69,7 @@ def chosen() -> list[Any]:
 @pytest.mark.parametrize(("entry", "options", "kind", "shapes", "task"), chosen())
 def test_kernels_equal_the_reference(entry: Entry, options: dict[str, Any], kind: str, shapes: str, task: str) -> None:
     dtype = DTYPES[kind]
+    digits = DIGITS[kind] * (8 if "curve" in task else 1)  # second derivatives are sums of several terms of both signs
     for seed, shape in enumerate(SHAPES[shapes]):
         if options.get("k", 0) > shape[-1]:
             continue
@@ -83,9 +84,9 @@ def test_kernels_equal_the_reference(entry: Entry, options: dict[str, Any], kind
         for g, w in zip(got, wanted, strict=True):
             what = f"{task} of {kind} {shape}"
             if np.ndim(w) == 0 and "total" in task:
-                assert g.dtype == np.float64 and g == pytest.approx(w, rel=4 * DIGITS[kind], abs=4 * DIGITS[kind]), what
+                assert g.dtype == np.float64 and g == pytest.approx(w, rel=4 * digits, abs=4 * digits, nan_ok=True), what
             else:
-                assert_equal(g, w, dtype, scale_of(w), what, DIGITS[kind])
+                assert_equal(g, w, dtype, scale_of(w), what, digits)
 
 
 @pytest.mark.parametrize(("entry", "options"), DIFFERENTIABLE)
