@@ -95,7 +95,7 @@ struct TopAndRest {  // the largest of a row, how often it stands there, and the
         double m = maximum(top, other.top);
         if (top == m) rest += other.top == m ? other.rest : (other.rest + other.ties) * exp(other.top - m);
         else rest = (rest + ties) * exp(top - m) + other.rest;
-        ties = (top == m ? ties : 0.0) + (other.top == m ? other.ties : 0.0);
+        ties = m != m ? 1.0 : (top == m ? ties : 0.0) + (other.top == m ? other.ties : 0.0);  // NaN stays
         top = m;
     }
 };
@@ -213,7 +213,8 @@ template <class E> DEVICE void ctc(const Sequences& a) {
                 x = plus(before[s], s + 1 < places ? before[s + 1] : zero, skip ? before[s + 2] : zero);
             }
             const double m = alpha[2 * (i * room + s)], e = alpha[2 * (i * room + s) + 1];
-            share_now[s] = m * x.m / likelihood.m * lift(e + x.e, likelihood.e);
+            const double share = m * x.m / likelihood.m * lift(e + x.e, likelihood.e);
+            share_now[s] = share > 1.0 ? 1.0 : share;  // by rounding, or where a likelihood of 2^-1e16 has no digits
             now[s] = times(x, s == mine ? ahead : emission(i, s));
         }
         ahead = emission(i - 1, mine);
