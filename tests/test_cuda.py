@@ -368,6 +368,24 @@ def test_memory_of_two_kinds_is_refused_in_a_sentence() -> None:
         lossfuncs.value_and_grad("mse", p, p, out=t)
 
 
+def test_evaluate_computes_on_the_device() -> None:
+    rng = np.random.default_rng(0)
+    labels, p = rng.integers(0, 10, 999), rng.dirichlet(np.ones(10), 999).astype(np.float32)
+    t, q = (rng.uniform(size=(999, 4)) > 0.5).astype(np.float32), rng.uniform(size=(999, 4)).astype(np.float32)
+    weight = rng.uniform(size=999)
+    for arrays, more in (
+        ((labels, p), {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy", "sparse_top_k_categorical_accuracy"]}),
+        ((labels, p), {"loss": "sparse_categorical_crossentropy", "sample_weight": weight}),
+        ((labels, p), {"loss": "sparse_categorical_crossentropy", "options": {"ignore_class": 3}}),
+        ((t, q), {"loss": ["bce", "mse", "cosine_similarity"]}),
+        ((t, q), {"loss": "dice"}),
+    ):
+        before = DEVICE.launches
+        got = lossfuncs.evaluate(*arrays, **more, batch_size=100)
+        assert DEVICE.launches > before or more["loss"] == "dice"  # whose totals over all data the host adds up
+        assert got == pytest.approx(reference(lossfuncs.evaluate, *arrays, **more, batch_size=100), rel=1e-6)
+
+
 # The package.
 
 
