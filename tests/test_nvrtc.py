@@ -72,9 +72,9 @@ def test_every_kernel_compiles_for_every_gpu(name: str, architecture: int) -> No
 def test_kernels_that_are_no_rows_compile_for_every_gpu(architecture: int) -> None:
     kernels = own_sweep.kernels()[:: 1 if architecture == 90 else 3]
     reports = ptxas.compiled(kernels, architecture)
-    # These compute in double, several numbers at once: ptxas puts a few registers aside, once a row or frame, for the sake of more threads.
-    check([report for report in reports if not report.name.startswith(("circle_", "ctc_"))])
-    assert not [(report.name, report.spilled) for report in reports if report.spilled > 128]
+    # Circle's rows keep two sums of exp in double, which are calls: more is saved around these. A product before them takes far longer.
+    check([report for report in reports if not report.name.startswith("circle_")])
+    assert not [(report.name, report.spilled) for report in reports if report.spilled > 768]
 
 
 def check(reports: list[ptxas.Report]) -> None:
