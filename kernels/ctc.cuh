@@ -53,7 +53,7 @@ DEVICE Wide plus(const Wide& x, const Wide& y, const Wide& z) {
 
 constexpr double LN2 = 0.693147180559945286, LN2_REST = 2.319046813846299558e-17;
 
-DEVICE Wide wide_exp(double x) {
+__device__ __noinline__ inline Wide wide_exp(double x) {
     if (x == -(double)bits_to_float(0x7f800000u)) return {0.0, 0.0, LEAST};
     double e = rint(x / LN2);
     double rest = fma(-e, LN2_REST, fma(-e, LN2, x));
@@ -95,7 +95,7 @@ struct TopAndRest {  // the largest of a row, how often it stands there, and the
         double m = maximum(top, other.top);
         if (top == m) rest += other.top == m ? other.rest : (other.rest + other.ties) * exp(other.top - m);
         else rest = (rest + ties) * exp(top - m) + other.rest;
-        ties = (top == m ? ties : 0.0) + (other.top == m ? other.ties : 0.0);
+        ties = m != m ? 1.0 : (top == m ? ties : 0.0) + (other.top == m ? other.ties : 0.0);  // NaN stays
         top = m;
     }
 };
@@ -107,7 +107,7 @@ template <class E> DEVICE double logit(const Sequences& a, i64 sequence, i64 fra
 }
 
 // The norms of a sequence's frames, a warp for each; and the softmax as the beginning of the gradient.
-template <class E> DEVICE void normalise(const Sequences& a, i64 sequence, double weight, double* norms) {
+template <class E> __device__ __noinline__ void normalise(const Sequences& a, i64 sequence, double weight, double* norms) {
     const int lane = threadIdx.x % 32;
     for (i64 i = threadIdx.x / 32; i < a.frames; i += blockDim.x / 32) {
         TopAndRest all = {0.0, 0.0, 0.0};
@@ -123,7 +123,7 @@ template <class E> DEVICE void normalise(const Sequences& a, i64 sequence, doubl
     }
 }
 
-template <class E> DEVICE void fill_gradient(const Sequences& a, i64 sequence, double x) {
+template <class E> __device__ __noinline__ void fill_gradient(const Sequences& a, i64 sequence, double x) {
     for (i64 e = threadIdx.x; a.gradient && e < a.frames * a.classes; e += blockDim.x) {
         i64 at = sequence * a.to_sequence + e / a.classes * a.to_frame + e % a.classes * a.to_class;
         narrow(x, static_cast<E*>(a.gradient)[at]);
@@ -213,7 +213,8 @@ template <class E> DEVICE void ctc(const Sequences& a) {
                 x = plus(before[s], s + 1 < places ? before[s + 1] : zero, skip ? before[s + 2] : zero);
             }
             const double m = alpha[2 * (i * room + s)], e = alpha[2 * (i * room + s) + 1];
-            share_now[s] = m * x.m / likelihood.m * lift(e + x.e, likelihood.e);
+            const double share = m * x.m / likelihood.m * lift(e + x.e, likelihood.e);
+            share_now[s] = share > 1.0 ? 1.0 : share;  // by rounding, or where a likelihood of 2^-1e16 has no digits
             now[s] = times(x, s == mine ? ahead : emission(i, s));
         }
         ahead = emission(i - 1, mine);

@@ -205,6 +205,37 @@ def test_ctc_labels_out_of_range_read_nothing_and_are_told() -> None:
         lossfuncs.losses.ctc(labels, logits)
 
 
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, 1e6, -1e6, -3e38])
+def test_ctc_of_odd_logits_is_that_of_the_host(odd: float) -> None:
+    labels, logits = sequences(4, 6, 5, 2, 1.0, np.float32)
+    labels[:2] = [[1, 2], [2, 2]]
+    logits[0, 1, 2], logits[1, :, 3], logits[2, 3] = odd, odd, odd
+    with np.errstate(all="ignore"):
+        wanted = lossfuncs.value_and_grad("ctc", labels, logits)
+    got = lossfuncs.value_and_grad("ctc", sent(labels), sent(logits))
+    for mine, its in zip(got, wanted, strict=True):
+        close(mine, its)
+
+
+def test_ctc_of_logits_without_digits_stays_in_its_bounds() -> None:
+    labels, logits = np.array([[2, 2]]), np.zeros((1, 6, 5), np.float32)
+    logits[:, :, 3] = 3e38
+    value, gradient = (DEVICE.fetch(x) for x in lossfuncs.value_and_grad("ctc", sent(labels), sent(logits.astype(np.float64))))
+    assert value == pytest.approx(18e38, rel=1e-6)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() <= 5.0  # of five places each has a share of 1 at most
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, 1e20])
+def test_circle_of_odd_embeddings_is_that_of_the_host(odd: float) -> None:
+    labels, p = np.array([0, 1, 0, 1, 0]), np.random.default_rng(8).normal(size=(5, 3)) / 2.0
+    p[2, 1] = odd
+    with np.errstate(all="ignore"):
+        wanted = lossfuncs.value_and_grad("circle", labels, p, gamma=2.0)
+    got = lossfuncs.value_and_grad("circle", sent(labels), sent(p), gamma=2.0)
+    for mine, its in zip(got, wanted, strict=True):
+        close(mine, its, np.float64)
+
+
 def test_ctc_keeps_the_digits_of_a_sure_and_of_a_hopeless_reading() -> None:
     """Against 60 digits; the frames are short enough to go over all readings."""
     labels = np.array([[1, 2, 0], [2, 2, 0], [1, 2, 1]])
