@@ -114,8 +114,9 @@ class Objective:
                 q = _softmax(scores)
                 y = (_one_hot(t, q.shape[-1]) if t.ndim == 1 else t) > 0.5
                 h = np.abs(g) * np.where(y, q, 1.0 - q)
-        if h.size and h.min() < self.min_hessian:
-            h = np.maximum(np.where(h == 0.0, np.abs(g), h), self.min_hessian)
+        low = h < self.min_hessian
+        if low.any():
+            h[low] = np.maximum(np.where(h[low] == 0.0, np.abs(g[low]), h[low]), self.min_hessian)
         return g, h
 
 
