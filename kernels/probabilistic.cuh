@@ -5,7 +5,7 @@
 
 namespace lossfuncs {
 
-constexpr double TOP_PROBABILITY = 1.0 - EPS;
+constexpr double TOP_PROBABILITY = 1.0 - EPS, REST = 1.0 - TOP_PROBABILITY;  // REST: EPS but for the rounding of the other
 
 // weight * cost, where a weight of 0 brings 0, whatever the cost.
 template <class T> DEVICE T times(T weight, T cost) { return weight == T(0) ? T(0) : weight * cost; }
@@ -22,7 +22,7 @@ template <class T> struct binary_entropy {
     }
     DEVICE static T cost(T t, T p) {
         bool low = p <= T(0.5), one = t > T(0.5);
-        T small = maximum(minimum(p, T(1) - p), T(EPS)), weight = one ? t : T(1) - t, other = one ? T(1) - t : t;
+        T small = low ? maximum(p, T(EPS)) : maximum(T(1) - p, T(REST)), weight = one ? t : T(1) - t, other = one ? T(1) - t : t;
         T cost = weight * log_of(one != low, small);
         if (other != T(0)) cost += other * log_of(one == low, small);  // a soft target, or none
         return -cost;
@@ -152,7 +152,7 @@ template <class T> struct Share {
     DEVICE Share(T p, double total) {
         q = p / T(total);
         if (q > T(0.5)) {
-            rest = maximum(T(total - p) / T(total), T(EPS));
+            rest = maximum(T(total - p) / T(total), T(REST));
             log_q = log1p(-rest);
             q = T(1) - rest;
         } else {

@@ -468,8 +468,10 @@ struct Team {
     template <int I, class P> DEVICE void single(const Part<E>& row, const double* s, double* at) const {
         if constexpr (P::op == LABEL) at[0] = (double)row.label;
         else {
-            i64 i = row.label;
-            if constexpr (P::op == PICK) i = (i64)s[P::label] < row.length ? (i64)s[P::label] : 0;  // a row that is not there has none
+#pragma unroll
+            for (int k = 0; k < P::size; k++) at[k] = 0.0;
+            if (row.length == 0) return;  // it is not there, or does not count: others may be writing where it is
+            const i64 i = P::op == PICK ? (i64)s[P::label] : row.label;
             auto y = f.terms(At<I>(), s, C(widen(row.p[i * row.p_step])));
 #pragma unroll
             for (int k = 0; k < P::size; k++) at[k] = (double)number(y, k);
@@ -529,7 +531,7 @@ struct Team {
         if (standing != COUNTS) {  // the lanes of other teams gather: this one goes along with a row of nothing
             if constexpr (ORDER > 0 && LABELLED) fill(row, standing == BAD ? not_a_number<C>() : C(0), d, d_step, h, h_step);
             row.end = row.begin;
-            row.label = 0;
+            row.label = row.length = 0;
         }
         if constexpr (POINTWISE) read_once(row, n, u, s, d, d_step, h, h_step);
         else {

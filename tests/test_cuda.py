@@ -69,7 +69,8 @@ def chosen() -> list[Any]:
 @pytest.mark.parametrize(("entry", "options", "kind", "shapes", "task"), chosen())
 def test_kernels_equal_the_reference(entry: Entry, options: dict[str, Any], kind: str, shapes: str, task: str) -> None:
     dtype = DTYPES[kind]
-    digits = DIGITS[kind] * (8 if "curve" in task else 1)  # second derivatives are sums of several terms of both signs
+    # second derivatives are sums of several terms of both signs, slopes of a correlation differences of nearly equal vectors
+    digits = DIGITS[kind] * (8 if "curve" in task else 64 if "correlation" in entry.name else 1)
     for seed, shape in enumerate(SHAPES[shapes]):
         if options.get("k", 0) > shape[-1]:
             continue
