@@ -78,12 +78,10 @@ def evaluate(
     which samples are together in a batch.
     """
     if hasattr(y_true, "__dask_graph__") or hasattr(y_pred, "__dask_graph__"):
-        if bootstrap is not None:
-            raise ValueError("bootstrap does not work on collections of Dask: evaluate a memory map or files instead")
         from .frameworks import dask
 
         return dask.evaluate(y_true, y_pred, loss=loss, metrics=metrics, sample_weight=sample_weight, batch_size=batch_size,
-                             options=options, progress=progress)  # fmt: skip
+                             options=options, progress=progress, bootstrap=bootstrap, seed=seed, confidence=confidence)  # fmt: skip
     fold = Evaluation(loss, metrics, options, bootstrap, seed, confidence)
     for batch, total in batches(y_true, y_pred, sample_weight, batch_size):
         fold.update(*batch)
