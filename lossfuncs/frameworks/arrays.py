@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 # The top module of an array's class (or of a class that it inherits from), its framework, and the framework's name for arrays.
-_FRAMEWORKS = {"torch": ("torch", "Tensor"), "tensorflow": ("tensorflow", "Tensor"), "jax": ("jax", "Array"), "jaxlib": ("jax", "Array"), "tensorflow": ("tensorflow", "Tensor")}
+_FRAMEWORKS = {"torch": ("torch", "Tensor"), "tensorflow": ("tensorflow", "Tensor"), "jax": ("jax", "Array"), "jaxlib": ("jax", "Array")}
 
 _adapters: dict[type, Any] = dict.fromkeys((np.ndarray, list, tuple, float, int, np.float64, np.float32))
 

@@ -83,6 +83,13 @@ class Bound:
         axes = range(rank) if axis is None else axis if isinstance(axis, (list, tuple)) else (axis,)
         return tuple(sorted(a % rank for a in axes))
 
+    def derivative_axes(self, rank: int) -> tuple[int, ...]:
+        """The axes that one value's derivative is spread over. ValueError where it is spread over other samples too."""
+        if self.entry.name == "circle":
+            raise ValueError("each value of circle depends on all samples, so that they have no gradients of their own: "
+                             "differentiate it with reduction='sum' or 'mean'")  # fmt: skip
+        return self.row_axes(rank)
+
     def kept_axes(self, rank: int) -> tuple[int, ...]:
         """The axes that y_pred's values have without a reduction."""
         return tuple(a for a in range(rank) if a not in self.row_axes(rank))

@@ -201,7 +201,7 @@ def _by_p_alone(tangents: Any) -> Any:
 
 def _along_rows(loss: Bound, gradient: Any, by_p: Any) -> Any:
     dtype = _value_dtype(loss, gradient.dtype)
-    axes = None if loss.reduced else loss.row_axes(gradient.ndim)
+    axes = None if loss.reduced else loss.derivative_axes(gradient.ndim)
     return jnp.sum(gradient.astype(dtype) * by_p.astype(dtype), axes)
 
 
@@ -289,7 +289,7 @@ def value_and_grad(
     value, gradient = _value_and_gradient(loss.text, *_traced(loss, y_true, y_pred, sample_weight))
     if upstream is not None:
         upstream = jnp.asarray(upstream, gradient.dtype)
-        gradient = gradient * (upstream if loss.reduced else jnp.expand_dims(upstream, loss.row_axes(gradient.ndim)))
+        gradient = gradient * (upstream if loss.reduced else jnp.expand_dims(upstream, loss.derivative_axes(gradient.ndim)))
     return value, gradient.reshape(y_pred.shape)
 
 

@@ -201,7 +201,7 @@ for _op, _rule in ((_value_op, _together), (_gradient_op, _together), (_curvatur
 def _upstream_axes(loss: Bound | str, rank: int) -> tuple[int, ...]:
     """The axes that upstream lacks of the gradient's."""
     loss = _of(loss)
-    return () if loss.reduced else loss.row_axes(rank)
+    return () if loss.reduced else loss.derivative_axes(rank)
 
 
 def _scaled(gradient: Tensor, upstream: Tensor, loss: Bound | str) -> Tensor:
@@ -262,7 +262,7 @@ class _Gradient(torch.autograd.Function):
         by_upstream = by_p = None
         if ctx.needs_input_grad[0]:
             product = v * _Gradient.apply(torch.ones_like(upstream), gradient, t, p, w, ctx.loss)
-            axes = tuple(range(p.ndim)) if loss.reduced else loss.row_axes(p.ndim)
+            axes = tuple(range(p.ndim)) if loss.reduced else loss.derivative_axes(p.ndim)
             by_upstream = (product.sum(axes) if axes else product).to(upstream.dtype)
         if ctx.needs_input_grad[3]:
             by_p = _hessian_product(loss, t, p, w, upstream, v)
@@ -346,7 +346,7 @@ class _TracedWithTangents(_Traced):
         loss = _of(ctx.loss)
         ones = torch.ones_like(_empty_value(loss, p))
         product = _GradientWithTangents.apply(ones, gradient, t, p, w, ctx.loss) * by_p
-        axes = tuple(range(p.ndim)) if loss.reduced else loss.row_axes(p.ndim)
+        axes = tuple(range(p.ndim)) if loss.reduced else loss.derivative_axes(p.ndim)
         return (product.sum(axes) if axes else product).to(ones.dtype), None
 
 
