@@ -1,33 +1,90 @@
 """Several metrics fed with one batch: accuracy, top-5 accuracy and cross-entropy from logits, by ours and by the metric libraries.
 
-A formula updates its metrics and returns them; `results` then reads the means of all batches so far. Every batch holds the same
-numbers, so that the means stay those of one. Keras runs on the backend of KERAS_BACKEND, "torch" by default: for another run again.
+    python -m bench.updates                      once beside Keras on torch, once beside Keras on jax: a process for each
+    KERAS_BACKEND=jax python -m bench.updates    beside that one alone
+    python -m bench.updates --json updates.json  and write all that was measured, into updates-torch.json and updates-jax.json
+
+It measures as `lossfuncs bench` does: results first, in interleaved rounds. A formula updates its metrics and returns them; their
+results are then the means of all batches so far. Every batch holds the same numbers, so that these stay the means of one.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.workloads import Array, Formula
+from lossfuncs import metrics
+from lossfuncs.benchmark import machine
+from lossfuncs.benchmark.contestants import OURS, Contestant
+from lossfuncs.benchmark.formulas import Formula
+from lossfuncs.benchmark.workloads import TINY, WIDE, Array, Workload
+from lossfuncs.cli import bench
 
-Parts = tuple[Callable[[int], Sequence[Formula]], Callable[[Array], Any], Callable[[Any], Array], Callable[[], AbstractContextManager[Any]]]
+KERAS_BACKENDS = ("torch", "jax")
 
 
-def ours() -> Sequence[Formula]:
+class Update(Workload):
+    """The three metrics of one batch of labels and logits."""
+
+    @property
+    def problem(self) -> str:
+        return "update of accuracy, top-5 accuracy and cross-entropy"
+
+    @property
+    def functions(self) -> float:
+        return 1.0  # the cross-entropy's exponential
+
+    def reference(self, y_true: Array, y_pred: Array) -> tuple[Array, ...]:
+        """Their means, in float64 and of their definitions."""
+        p = y_pred.astype(np.float64)
+        label = np.take_along_axis(p, y_true[:, None], 1)
+        top = p.max(1, keepdims=True)
+        entropy = np.log(np.exp(p - top).sum(1)) + (top - label)[:, 0]
+        return (np.array([np.mean(p.argmax(1) == y_true), np.mean(np.count_nonzero(p > label, 1) < 5), entropy.mean()]),)
+
+
+def workloads() -> list[Workload]:
+    return [Update("loss", "sparse_categorical_crossentropy", shape, options={"from_logits": True}) for shape in (WIDE, TINY)]
+
+
+def contestants() -> tuple[list[Contestant], dict[str, str]]:
+    """Those that can take part, and for each that cannot, why."""
+    found, absent = [Contestant(f"{OURS} numba", _ours, leave=_results)], {}
+    makers: dict[str, tuple[tuple[str, ...], Callable[[], Contestant]]] = {
+        "torchmetrics": (("torchmetrics", "torch"), _torchmetrics),
+        f"keras ({os.environ['KERAS_BACKEND']})": (("keras", os.environ["KERAS_BACKEND"]), _keras),
+    }
+    for name, (needed, make) in makers.items():
+        missing = [module for module in needed if not find_spec(module)]
+        if missing:
+            absent[name] = f"{missing[0]} is not installed"
+        else:
+            found.append(make())
+    return found, absent
+
+
+def _three(module: Any) -> list[Any]:
+    """Keras' classes, of Keras or ours."""
+    return [module.SparseCategoricalAccuracy(), module.SparseTopKCategoricalAccuracy(5),
+            module.SparseCategoricalCrossentropy(from_logits=True)]  # fmt: skip
+
+
+def _results(found: Any) -> Array:
+    return np.array([float(metric.result()) for metric in found])
+
+
+def _ours(workload: Workload) -> Sequence[Formula]:
     """Together, as a user would; and one after the other."""
-    from lossfuncs import metrics
-
-    def three() -> list[Any]:
-        return [metrics.SparseCategoricalAccuracy(), metrics.SparseTopKCategoricalAccuracy(5),
-                metrics.SparseCategoricalCrossentropy(from_logits=True)]  # fmt: skip
-
-    together, single = three(), three()
+    together, single = _three(metrics), _three(metrics)
 
     def update_together(t: Array, p: Array) -> Any:
         metrics.update_state(together, t, p)
@@ -41,15 +98,8 @@ def ours() -> Sequence[Formula]:
     return update_together, update_each
 
 
-def results(metrics: Any) -> Array:
-    """The means of the three."""
-    return np.array([float(metric.result()) for metric in metrics])
-
-
-def torchmetrics() -> Parts | None:
+def _torchmetrics() -> Contestant:
     """As a MetricCollection. It has no cross-entropy: the mean of torch's is what its users take."""
-    if not find_spec("torchmetrics") or not find_spec("torch"):
-        return None
     import torch
     from torchmetrics import MeanMetric, MetricCollection
     from torchmetrics.classification import MulticlassAccuracy
@@ -58,7 +108,8 @@ def torchmetrics() -> Parts | None:
         def update(self, p: Any, t: Any) -> None:
             super().update(torch.nn.functional.cross_entropy(p, t), len(t))
 
-    def build(classes: int) -> Sequence[Formula]:
+    def build(workload: Workload) -> Sequence[Formula]:
+        classes = workload.shape[-1]
         collection = MetricCollection({
             "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False),
             "top 5": MulticlassAccuracy(classes, top_k=5, average="micro", validate_args=False),
@@ -71,62 +122,59 @@ def torchmetrics() -> Parts | None:
 
         return (update,)
 
-    def read(collection: Any) -> Array:
+    def leave(collection: Any) -> Array:
         found = collection.compute()
         return np.array([float(found[name]) for name in ("accuracy", "top 5", "cross-entropy")])
 
-    return build, torch.from_numpy, read, torch.no_grad
+    torch.set_num_threads(machine.cores())
+    return Contestant("torchmetrics", build, torch.from_numpy, leave, lambda workload: torch.no_grad())
 
 
-def keras() -> tuple[str, Parts] | None:
-    """The backend's name, and its metrics: eager, and for jax compiled as one function too."""
-    backend = os.environ.setdefault("KERAS_BACKEND", "torch")
-    if not find_spec("keras") or not find_spec(backend):
-        return None
-    import keras as library
+def _keras() -> Contestant:
+    """Its metrics: eager, and for jax compiled as one function too."""
+    import keras
 
-    def three() -> list[Any]:
-        return [library.metrics.SparseCategoricalAccuracy(), library.metrics.SparseTopKCategoricalAccuracy(5),
-                library.metrics.SparseCategoricalCrossentropy(from_logits=True)]  # fmt: skip
+    backend = keras.backend.backend()
 
     def eager(awaited: Callable[[Any], Any]) -> Formula:
-        metrics = three()
+        found = _three(keras.metrics)
 
         def update(t: Any, p: Any) -> Any:
-            for metric in metrics:
+            for metric in found:
                 metric.update_state(t, p)
-            awaited([metric.total.value for metric in metrics])
-            return metrics
+            awaited([metric.total.value for metric in found])
+            return found
 
         return update
 
     if backend != "jax":
-        enter, context = library.ops.convert_to_tensor, nullcontext
+        enter, context = keras.ops.convert_to_tensor, nullcontext
         if backend == "torch":
             import torch
 
+            torch.set_num_threads(machine.cores())
             enter, context = torch.from_numpy, torch.no_grad
-        return backend, (lambda classes: (eager(lambda values: None),), enter, results, context)
+        return Contestant(f"keras ({backend})", lambda workload: (eager(lambda values: None),), enter, _results, lambda workload: context())
     import jax
 
     def compiled() -> Formula:
-        metrics = three()
-        state = [[variable.value for variable in metric.variables] for metric in metrics]
+        found = _three(keras.metrics)
+        state = [[variable.value for variable in metric.variables] for metric in found]
 
         @jax.jit
         def step(state: Any, t: Any, p: Any) -> Any:
-            return [metric.stateless_update_state(values, t, p) for metric, values in zip(metrics, state, strict=True)]
+            return [metric.stateless_update_state(values, t, p) for metric, values in zip(found, state, strict=True)]
 
         def update(t: Any, p: Any) -> Any:
-            state[:] = jax.block_until_ready(step(state, t, p))  # type: ignore[no-untyped-call]
-            return [_Stateless(*pair) for pair in zip(metrics, state, strict=True)]
+            state[:] = jax.block_until_ready(step(state, t, p))
+            return [_Stateless(*pair) for pair in zip(found, state, strict=True)]
 
         return update
 
-    def device(array: Array) -> Any:
+    def enter_jax(array: Array) -> Any:
         return jax.device_put(array.astype(np.int32) if array.dtype == np.int64 else array)
 
-    return backend, (lambda classes: (eager(jax.block_until_ready), compiled()), device, results, nullcontext)
+    return Contestant("keras (jax)", lambda workload: (eager(jax.block_until_ready), compiled()), enter_jax, _results)
 
 
 class _Stateless(NamedTuple):
@@ -137,3 +185,28 @@ class _Stateless(NamedTuple):
 
     def result(self) -> Any:
         return self.metric.stateless_result(self.state)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("python -m bench.updates", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    bench.configure_run(parser)
+    options = parser.parse_args(arguments)
+    if "KERAS_BACKEND" in os.environ:
+        for kind in ("json", "csv", "plot", "html"):
+            path = getattr(options, kind) and Path(getattr(options, kind))
+            setattr(options, kind, path and path.with_stem(f"{path.stem}-{os.environ['KERAS_BACKEND']}"))
+        try:
+            command = f"KERAS_BACKEND={os.environ['KERAS_BACKEND']} python -m bench.updates {' '.join(arguments)}".rstrip()
+            return bench.perform(command, workloads(), *contestants(), [machine.cores()], options)
+        except (ValueError, ImportError) as error:
+            parser.error(str(error))
+    statuses = []
+    for backend in KERAS_BACKENDS:
+        sys.stdout.flush()
+        child = [sys.executable, "-m", "bench.updates", *arguments]
+        statuses.append(subprocess.run(child, env=os.environ | {"KERAS_BACKEND": backend}, check=False).returncode)
+    return max(statuses)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,9 @@ import math
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import numpy as np
 import pytest
 
 import lossfuncs
-from bench import readme
+from bench import gpu, readme, updates
 from lossfuncs import domains
 from lossfuncs.benchmark import compare, contestants, cuda, formulas, machine, measure, page, pictures, timing, workloads
 from lossfuncs.benchmark.contestants import Contestant
@@ -29,6 +31,7 @@ from lossfuncs.benchmark.workloads import Workload
 from lossfuncs.cli import bench, main
 from lossfuncs.table import LOSSES, METRICS, Entry
 
+STANDARD = list({each.problem: each for each in workloads.chosen([], [], ["float32"], None, quick=False)}.values())
 ENTRIES = [pytest.param(entry, id=f"{kind}-{entry.name}") for kind, table in (("loss", LOSSES), ("metric", METRICS)) for entry in table]
 TINY = ("--shape", "8x3", "--min-time", "0.001", "--no-progress")
 
@@ -104,12 +107,33 @@ def test_elementary_functions_are_counted_from_the_row_maths(name: str, options:
 
 def test_large_arrays_are_rotated_past_the_cache_unless_warm() -> None:
     workload = Workload("loss", "mean_squared_error", (256, 128))
-    copies = workloads.data(workload, warm=False)
+    cache = machine.last_level_cache()
+    copies = workloads.data(workload, False, cache)
     size = sum(x.nbytes for x in copies[0])
-    assert len(copies) * size >= 8 * machine.last_level_cache()
+    assert len(copies) * size >= 8 * cache
     assert all(np.array_equal(copies[0][i], pair[i]) and pair[i].ctypes.data % 64 == 0 for pair in copies for i in (0, 1))
     assert len({pair[0].ctypes.data for pair in copies}) == len(copies)
-    assert len(workloads.data(workload, warm=True)) == len(workloads.data(Workload("loss", "mean_squared_error", (8, 8)), False)) == 1
+    assert len(workloads.data(workload, True, cache)) == len(workloads.data(replace(workload, shape=(8, 8)), False, cache)) == 1
+
+
+@pytest.mark.parametrize("workload", STANDARD, ids=lambda workload: workload.problem)
+def test_of_rows_that_come_again_the_reference_is_that_of_all(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = replace(workload, shape=(40, 9))
+    monkeypatch.setattr(workloads, "DISTINCT", 70)
+    assert workload.distinct == 7
+    y_true, y_pred = workload.draw()
+    assert y_pred.shape == (40, 9) and np.array_equal(y_pred[35:], y_pred[:5]) and np.array_equal(y_true[35:], y_true[:5])
+    found = workload.reference(y_true, y_pred)
+    monkeypatch.setattr(workloads, "DISTINCT", 1 << 20)
+    assert workload.distinct == 40
+    for got, wanted in zip(found, workload.reference(y_true, y_pred), strict=True):
+        assert got.shape == wanted.shape and got == pytest.approx(wanted, rel=1e-13)
+
+
+def test_rows_that_depend_on_others_are_all_drawn() -> None:
+    for name, options in (("circle", {}), ("categorical_crossentropy", {"axis": 0}), ("mean_squared_error", {"reduction": "sum"})):
+        (workload,) = workloads._of(name, options, False, [(2000, 5000)], ["float32"])
+        assert workload.distinct == workload.shape[0]
 
 
 @pytest.mark.parametrize("axis", (-1, 0, 1))
@@ -139,7 +163,7 @@ def test_every_formula_of_a_peer_agrees_with_float64(peer: str) -> None:
         runners: dict[str, Runner] = {}
         errors: dict[str, float] = {}
         faults: dict[str, str] = {}
-        pairs = workloads.data(each, warm=False)
+        pairs = workloads.data(each, False, machine.last_level_cache())
         measure._enter(contestant, each, pairs, each.reference(*pairs[0]), runners, errors, faults)
         assert not faults
         seen |= {each.problem} if runners else set()
@@ -201,6 +225,36 @@ def test_the_largest_error_is_found_wherever_it_is() -> None:
         assert measure.compare([bad], [exact])[1] is not None
     assert measure.compare([exact[:4]], [exact])[1] == "shape (4,), wanted (5,)"
     assert measure.compare([exact, exact], [exact])[1] == "2 results, wanted 1"
+    many = np.ones((5, measure.BLOCK // 2))
+    late = many.copy()
+    late[3, 5] = 1.25
+    assert measure.compare([late], [many]) == (0.25, None)
+    late[4, 7] = np.nan
+    assert measure.compare([late], [many]) == (math.inf, "nan at (4, 7), wanted 1")
+
+
+@pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
+@pytest.mark.parametrize("workload", STANDARD, ids=lambda workload: workload.problem)
+def test_what_is_right_is_timed_and_nothing_else(workload: Workload, dtype: str) -> None:
+    def wrong(formula: formulas.Formula) -> formulas.Formula:
+        def compute(t: Any, p: Any) -> Any:
+            found = formula(t, p)
+            return (found[0], -found[1]) if isinstance(found, tuple) else ~found if found.dtype == bool else found * 1.1
+
+        return compute
+
+    def doubles(x: Any) -> Any:
+        return x if x.dtype.kind == "i" else x.astype(np.float64)
+
+    def contestant(name: str, change: Callable[[formulas.Formula], formulas.Formula]) -> Contestant:
+        return Contestant(name, lambda each: [change(way) for way in ways(each)], doubles)
+
+    ways = contestants._ways(formulas.numpy_formulas(), np.mean)
+    field = [contestant("right", lambda f: f), contestant("wrong", wrong), contestant("broken", lambda f: lambda t, p: t.no_such_method())]
+    shape = (31,) if len(workload.shape) == 1 else (31, 7)
+    right, mutant, broken = measure.measure(replace(workload, shape=shape, dtype=dtype), field, 1e-4, 1)["contestants"]
+    assert "fault" not in right and right["minimum"] > 0
+    assert mutant["fault"].startswith("wrong: largest error") and "no_such_method" in broken["fault"]
 
 
 # Timing
@@ -476,7 +530,7 @@ def test_an_interrupt_keeps_what_was_measured(
         (["mse", "--html", "no/such/o.html"], "there is no folder no/such"),
         (["mse", "--plot", "o.gif"], "--plot must end in .png, .svg or .pdf, got o.gif"),
         (["mse", "--fail-if", "1.1"], "--fail-if is for `lossfuncs bench compare A.json B.json`"),
-        (["mse", "--backend", "cupy"], "lossfuncs cupy"),
+        (["mse", "--backend", "cupy"], "lossfuncs cupy cannot take part: CuPy finds no GPU"),
         (["compare", "a.json"], "compare wants two JSON files"),
         (["compare", "none.json", "none.json"], "none.json: No such file or directory"),
         (["compare", "text.json", "text.json"], "text.json is no JSON file that `lossfuncs bench --json` wrote"),
@@ -490,7 +544,7 @@ def test_bad_input_is_answered_with_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cuda, "unusable", lambda: "CuPy finds no GPU")
+    monkeypatch.setattr(contestants, "trouble", lambda: "CuPy finds no GPU")
     report = made_report({"lossfuncs numba": [1e-3] * 6})
     for name, content in (("a", report), ("old", report | {"format": 0}), ("list", []), ("b", report | {"results": []})):
         Path(f"{name}.json").write_text(json.dumps(content))
@@ -537,7 +591,7 @@ def test_where_we_are_behind_the_row_says_so_in_red(monkeypatch: pytest.MonkeyPa
 
 
 class Paper(types.ModuleType):
-    """As much of CuPy as is used: one clock, which kernels advance and the host reads by events."""
+    """As much of CuPy as is used: NumPy's functions, and one clock, which kernels advance and the host reads by events."""
 
     def __init__(self, capturing_fails: bool = False) -> None:
         super().__init__("cupy")
@@ -584,22 +638,127 @@ class Paper(types.ModuleType):
             return seconds
 
         self.kernel = kernel
-        runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
-        self.cuda = types.SimpleNamespace(Event=Event, Stream=Stream, get_current_stream=Stream, runtime=runtime,
-                                          get_elapsed_time=lambda a, b: 1e3 * (b.at - a.at))  # fmt: skip
+        pool = types.SimpleNamespace(malloc=None, free_all_blocks=lambda: None)
+        self.get_default_memory_pool = lambda: pool
+        self.cuda = types.SimpleNamespace(
+            Event=Event, Stream=Stream, get_current_stream=Stream, MemoryPool=lambda: pool, using_allocator=lambda _: nullcontext(),
+            Device=lambda: types.SimpleNamespace(attributes={"L2CacheSize": 1 << 18}),
+            get_elapsed_time=lambda a, b: 1e3 * (b.at - a.at))  # fmt: skip
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "vecdot":  # the one that CuPy lacks
+            raise AttributeError(name)
+        return getattr(np, name)
+
+
+@pytest.fixture
+def uncached() -> Iterator[None]:
+    """What was made of paper is thrown away."""
+    cuda._capturing.cache_clear()
+    yield
+    cuda._capturing.cache_clear()
 
 
 @pytest.mark.parametrize("capturing_fails", (False, True))
 def test_a_gpu_is_timed_by_its_own_clock_and_its_launches_apart(
-    monkeypatch: pytest.MonkeyPatch, capturing_fails: bool
+    monkeypatch: pytest.MonkeyPatch, capturing_fails: bool, uncached: None
 ) -> None:
     paper = Paper(capturing_fails)
     monkeypatch.setitem(sys.modules, "cupy", paper)
-    runner = cuda.runner(paper.kernel, [(1e-5,), (3e-5,)], timing.nullcontext)
-    assert (runner.unit > 1) == (not capturing_fails)
+    runner = cuda.captured(cuda.cupy_graph)(paper.kernel, [(1e-5,), (3e-5,)], nullcontext)
+    assert (runner.unit > 1) == (not capturing_fails) == (runner.result is not None)
     assert runner.launch is not None and 0 < runner.launch < 1e-3  # the paper kernel's host time
     raced, _ = timing.race({"kernel": runner}, 0.02, 2)
     assert raced["kernel"].median == pytest.approx(2e-5, rel=0.3)
+
+
+def test_long_kernels_are_captured_once_for_each_of_their_arguments(monkeypatch: pytest.MonkeyPatch, uncached: None) -> None:
+    paper = Paper()
+    monkeypatch.setitem(sys.modules, "cupy", paper)
+    assert cuda.captured(cuda.cupy_graph)(paper.kernel, [(1e-3,), (2e-3,)], nullcontext).unit == 2
+
+
+def test_calls_are_queued_through_all_arguments_and_the_last_is_awaited() -> None:
+    seen: list[int] = []
+    waited: list[int] = []
+    runner = cuda.queued(waited.append)(lambda i: seen.append(i) or i, [(0,), (1,), (2,)], nullcontext)
+    assert runner.unit % 3 == 0 and runner.unit >= 300 and runner.launch is not None
+    seen.clear(), waited.clear()
+    runner.function(*runner.arguments[0])
+    assert seen == [0, 1, 2] * (runner.unit // 3) and waited == [2]
+
+
+def test_what_a_graph_leaves_must_be_right_too() -> None:
+    def stale(function: Any, arguments: Any, context: Any) -> Runner:
+        return Runner(lambda: None, [()], context, result=lambda: np.zeros(64))
+
+    contestant = Contestant("graph", lambda workload: (lambda t, p: np.square(t - p).mean(-1),), runner=stale)
+    (found,) = measure.measure(Workload("loss", "mean_squared_error", (64, 10)), [contestant], 1e-4, 1)["contestants"]
+    assert found["fault"].startswith("wrong: largest error")
+
+
+def test_on_a_gpu_cupy_takes_part_and_those_peers_that_see_it(monkeypatch: pytest.MonkeyPatch, uncached: None) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", Paper())
+    monkeypatch.setattr(contestants, "trouble", lambda: None)
+    field, absent = contestants.field(["cupy"], ["torch", "jax", "sklearn"], [1], ["float32"])
+    assert [(each.name, each.device) for each in field[:2]] == [("lossfuncs cupy", "cuda"), ("cupy", "cuda")]
+    for name in ("torch", "jax"):
+        if importlib.util.find_spec(name):
+            assert f"{name} (cuda)" in {each.name for each in field} or absent[f"{name} (cuda)"] == f"{name} sees no GPU"
+        else:
+            assert absent[name] == "not installed"
+    assert absent["sklearn"].startswith("computes on the CPU")
+    cpu_too, _ = contestants.field(["numpy", "cupy"], ["numpy"], [1], ["float32"])
+    assert [each.name for each in cpu_too] == ["lossfuncs numpy", "lossfuncs cupy", "numpy", "cupy"]
+
+
+@pytest.mark.parametrize("workload", STANDARD, ids=lambda workload: workload.problem)
+def test_cupy_is_raced_by_the_formulas_of_numpy(workload: Workload, monkeypatch: pytest.MonkeyPatch, uncached: None) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", Paper())
+    shape = (100,) if len(workload.shape) == 1 else (31, 7)
+    runners: dict[str, Runner] = {}
+    faults: dict[str, str] = {}
+    job = replace(workload, shape=shape)
+    pairs = workloads.data(job, False, cuda.cache())
+    measure._enter(contestants._cupy(), job, pairs, job.reference(*pairs[0]), runners, {}, faults)
+    assert not faults and all(runner.unit >= cuda.GRAPH_CALLS for runner in runners.values()) and runners
+
+
+@pytest.mark.parametrize("workload", STANDARD, ids=lambda workload: workload.problem)
+def test_our_cuda_kernels_are_within_what_is_asked_of_them(workload: Workload) -> None:
+    job = replace(workload, shape=(500,) if len(workload.shape) == 1 else (64, 50))
+    ours = replace(contestants._ours("emulated"), device="cuda", runner=Runner)
+    runners: dict[str, Runner] = {}
+    faults: dict[str, str] = {}
+    pairs = workloads.data(job, False, machine.last_level_cache())
+    measure._enter(ours, job, pairs[:1], job.reference(*pairs[0]), runners, {}, faults)
+    assert not faults and len(runners) == 1
+
+
+def test_the_gpus_benchmark_has_every_length_and_size_and_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = [tuple(map(int, shape.split("x"))) for shape in gpu.shapes(quick=False)]
+    assert {n for _, n in shapes} == set(gpu.LENGTHS) and all(rows >= gpu.LEAST_ROWS for rows, _ in shapes)
+    assert {size for size in gpu.SIZES for rows, n in shapes if 0 <= size - rows * n < n} == set(gpu.SIZES)
+    assert set(gpu.shapes(quick=True)) < set(gpu.shapes(quick=False))
+    monkeypatch.setattr(contestants, "trouble", lambda: "CuPy finds no GPU")
+    assert gpu.main(["--quick"]) == 2
+    assert capsys.readouterr().err == "lossfuncs bench: lossfuncs cupy cannot take part: CuPy finds no GPU\n"
+
+
+# Updates of metrics
+
+
+@pytest.mark.parametrize("shape", ((32, 10), (300, 40)))
+def test_updates_of_metrics_are_checked_before_they_are_timed(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "none of them")
+    field, absent = updates.contestants()
+    ours, job = field[0], replace(updates.workloads()[0], shape=shape)
+    assert absent["keras (none of them)"].endswith("is not installed")
+    forgetful = replace(ours, name="forgetful", leave=lambda found: updates._results(found) * [1, 1, 0.99])
+    right, wrong = measure.measure(job, [ours, forgetful], 1e-3, 2)["contestants"]
+    assert right["minimum"] > 0 and right["error"] < 1e-12 and wrong["fault"].startswith("wrong: largest error")
 
 
 # The README

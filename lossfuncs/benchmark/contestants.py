@@ -8,12 +8,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from .. import dispatch, losses, metrics
+from ..cupy_device import trouble
 from ..derivatives import value_and_grad
 from . import cuda, formulas
 from .formulas import Formula, Formulas
@@ -22,10 +24,12 @@ from .workloads import EPSILON, Array, Workload
 
 OURS = "lossfuncs"
 PEERS = ("torch", "torch.compile", "jax", "sklearn", "keras")
+ON_GPU = ("torch", "torch.compile", "jax")
 
-# Relative to float64's result. Half a unit in the last place is at most half of EPSILON, and ours must stay within twice that; a peer
-# may compute in its arrays' dtype.
+# Relative to float64's result. Half a unit in the last place is at most half of EPSILON, and ours must stay within twice that, but on
+# a GPU, where it computes float32 in float32; a peer may compute in its arrays' dtype.
 OURS_FLOOR = 2.0**-40  # of float64: what terms that cancel leave
+OURS_ON_GPU = 16 * EPSILON["float32"]
 PEER_TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
 
 
@@ -47,20 +51,22 @@ class Contestant:
         return self.name.startswith(OURS)
 
     def tolerance(self, dtype: str) -> float:
-        return max(EPSILON[dtype], OURS_FLOOR) if self.ours else PEER_TOLERANCE[dtype]
+        if not self.ours:
+            return PEER_TOLERANCE[dtype]
+        return OURS_ON_GPU if self.device == "cuda" and dtype == "float32" else max(EPSILON[dtype], OURS_FLOOR)
 
 
 def field(backends: Sequence[str] | None, peers: Sequence[str] | None, threads: Sequence[int], dtypes: Sequence[str],
           quick: bool = False) -> tuple[list[Contestant], dict[str, str]]:  # fmt: skip
     """Those that can take part, in the table's order, and for each that cannot, why.
 
-    backends: those of the library; None for the best one on the CPU, and cupy where there is a GPU. peers: beside NumPy; None for all
-    that are installed (with `quick` without torch.compile, which compiles longer than that); "none" leaves out NumPy too. ImportError
-    if no backend that was asked for can be used.
+    backends: those of the library; None for the best one on the CPU, and cupy where there is a GPU. peers: beside the NumPy formulas, on
+    the devices of those backends; None for all that are installed (with `quick` without torch.compile, which compiles longer than
+    that); "none" leaves out NumPy too. ImportError if no backend that was asked for can be used.
     """
     found: list[Contestant] = []
     absent: dict[str, str] = {}
-    wanted = list(backends or (["numba" if find_spec("numba") else "numpy"] + ["cupy"] * ("cupy" in dispatch.BACKENDS)))
+    wanted = list(backends or ("numba" if find_spec("numba") else "numpy", "cupy"))
     for backend in wanted:
         reason = _unusable(backend)
         if reason:
@@ -73,31 +79,43 @@ def field(backends: Sequence[str] | None, peers: Sequence[str] | None, threads: 
         raise ImportError("; ".join(f"{name} cannot take part: {reason}" for name, reason in absent.items()))
     if peers is not None and "none" in peers:
         return found, absent
-    found.append(Contestant("numpy", _ways(formulas.numpy_formulas(), lambda x: x.mean())))
-    makers: dict[str, tuple[str, Callable[[], Contestant]]] = {
-        "torch": ("torch", lambda: _torch(max(threads), compiled=False)),
-        "torch.compile": ("torch", lambda: _torch(max(threads), compiled=True)),
-        "jax": ("jax", lambda: _jax("float64" in dtypes)),
-        "sklearn": ("sklearn", lambda: _sklearn(max(threads))),
-        "keras": ("keras", _keras),
+    makers: dict[str, tuple[str, Callable[[str], Contestant]]] = {
+        "torch": ("torch", lambda device: _torch(max(threads), device, compiled=False)),
+        "torch.compile": ("torch", lambda device: _torch(max(threads), device, compiled=True)),
+        "jax": ("jax", lambda device: _jax("float64" in dtypes, device)),
+        "sklearn": ("sklearn", lambda device: _sklearn(max(threads))),
+        "keras": ("keras", lambda device: _keras()),
     }
-    for name in PEERS if peers is None else [name for name in peers if name != "numpy"]:
-        module, make = makers[name]
-        if not find_spec(module):
-            absent[name] = "not installed"
-        elif peers is None and quick and name in ("torch.compile", "keras"):
-            absent[name] = "left out of --quick; --vs asks for it"
-        else:
-            try:
-                found.append(make())
-            except Exception as error:
-                absent[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+    devices = sorted({each.device for each in found})
+    for device in devices:
+        found.append(_numpy() if device == "cpu" else _cupy())
+        for name in PEERS if peers is None else [name for name in peers if name != "numpy"]:
+            module, make = makers[name]
+            shown = name if device == "cpu" else _on_gpu(name)
+            if device == "cuda" and name not in ON_GPU:
+                if devices == ["cuda"] and peers is not None:
+                    absent[name] = "computes on the CPU, where none of lossfuncs takes part"
+            elif not find_spec(module):
+                absent[name] = "not installed"
+            elif peers is None and quick and name in ("torch.compile", "keras"):
+                absent[name] = "left out of --quick; --vs asks for it"
+            else:
+                try:
+                    found.append(make(device))
+                except ImportError as error:
+                    absent[shown] = str(error)
+                except Exception as error:
+                    absent[shown] = f"{type(error).__name__}: {error}".splitlines()[0]
     return found, absent
+
+
+def _on_gpu(name: str) -> str:
+    return f"{name} (cuda)"
 
 
 def _unusable(backend: str) -> str | None:
     if backend == "cupy":
-        return cuda.unusable() or (None if backend in dispatch.BACKENDS else "this lossfuncs has no such backend")
+        return trouble()
     return "Numba is not installed" if backend == "numba" and not find_spec("numba") else None
 
 
@@ -124,7 +142,7 @@ def _ours(backend: str, threads: int | None = None, several: bool = False) -> Co
 
     name = f"{OURS} {backend}{f' {threads}T' if several else ''}"
     if backend == "cupy":
-        return Contestant(name, build, cuda.enter, cuda.leave, context, cuda.runner, "cuda")
+        return Contestant(name, build, cuda.enter, cuda.leave, context, cuda.captured(cuda.cupy_graph), "cuda")
     return Contestant(name, build, context=context, threads=threads)
 
 
@@ -152,9 +170,31 @@ def _ways(written: Formulas, mean: Callable[[Any], Any], gradient: Callable[[For
     return build
 
 
-def _torch(threads: int, compiled: bool) -> Contestant:
+def _numpy() -> Contestant:
+    return Contestant("numpy", _ways(formulas.numpy_formulas(), lambda x: x.mean()))
+
+
+def _cupy() -> Contestant:
+    """The formulas of NumPy, on CuPy's arrays."""
+    import cupy
+
+    ways = _ways(formulas.numpy_formulas(cupy), lambda x: x.mean())
+    return Contestant("cupy", ways, cuda.enter, cuda.leave, runner=cuda.captured(cuda.cupy_graph), device="cuda")
+
+
+@lru_cache(maxsize=1)
+def _forget_compiled(workload: str) -> None:
+    """Once a workload, whatever device it runs on: kernels of earlier shapes would add their guards to every call."""
     import torch
 
+    torch.compiler.reset()
+
+
+def _torch(threads: int, device: str, compiled: bool) -> Contestant:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ImportError("torch sees no GPU")
     warnings.filterwarnings("ignore", module="torch")
     torch.set_num_threads(threads)
     fusing = formulas.compiled_formulas()
@@ -174,42 +214,56 @@ def _torch(threads: int, compiled: bool) -> Contestant:
     def build(workload: Workload) -> Sequence[Formula]:
         if not compiled:
             return ways(workload)
-        # Kernels of earlier shapes would add their guards to every call.
-        torch.compiler.reset()
+        _forget_compiled(workload.identity)
         return [torch.compile(each, fullgraph=True, dynamic=False) for each in ways(workload)]
 
     def enter(array: Array) -> Any:
         if array.dtype.name == "bfloat16":
-            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(array)
+            return torch.from_numpy(array.view(np.int16)).to(device).view(torch.bfloat16)
+        return torch.from_numpy(array).to(device)
 
     def leave(tensor: Any) -> Any:
-        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
 
     def context(workload: Workload) -> AbstractContextManager[Any]:
         return nullcontext() if workload.gradient else torch.inference_mode()
 
-    return Contestant("torch.compile" if compiled else "torch", build, enter, leave, context)
+    name = "torch.compile" if compiled else "torch"
+    if device == "cuda":
+        return Contestant(_on_gpu(name), build, enter, leave, context, cuda.captured(cuda.torch_graph), device)
+    return Contestant(name, build, enter, leave, context)
 
 
-def _jax(doubles: bool) -> Contestant:
+def _jax(doubles: bool, device: str) -> Contestant:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # it would take three quarters of the GPU's memory
     import jax
 
+    try:
+        place = jax.devices(device)[0]
+    except RuntimeError:
+        raise ImportError("jax sees no GPU") from None
     if doubles:
         jax.config.update("jax_enable_x64", True)
     ways = _ways(formulas.jax_formulas(), lambda x: x.mean(), lambda loss: jax.value_and_grad(loss, argnums=1))
 
     def awaited(formula: Formula, several: bool) -> Formula:
         function = jax.jit(formula)
+        if device == "cuda":
+            return function  # type: ignore[no-any-return]
         if several:
             return lambda t, p: jax.block_until_ready(function(t, p))
         return lambda t, p: function(t, p).block_until_ready()
 
     def enter(array: Array) -> Any:
         # 32-bit labels are jax's own default.
-        return jax.device_put(array.astype(np.int32) if array.dtype == np.int64 else array, jax.devices("cpu")[0])
+        return jax.device_put(array.astype(np.int32) if array.dtype == np.int64 else array, place)
 
-    return Contestant("jax", lambda workload: [awaited(each, workload.gradient) for each in ways(workload)], enter)
+    def build(workload: Workload) -> Sequence[Formula]:
+        return [awaited(each, workload.gradient) for each in ways(workload)]
+
+    if device == "cuda":
+        return Contestant(_on_gpu("jax"), build, enter, runner=cuda.queued(jax.block_until_ready), device=device)
+    return Contestant("jax", build, enter)
 
 
 def _sklearn(threads: int) -> Contestant:

@@ -25,7 +25,8 @@ LOG_2 = math.log(2.0)
 
 
 def numpy_formulas(np: Any = np) -> Formulas:
-    """For NumPy, or for what has its functions."""
+    """For NumPy, or for what has its functions: CuPy."""
+    vecdot = getattr(np, "vecdot", lambda x, y: (x * y).sum(-1))
 
     def logsumexp(p: Array) -> Any:
         m = p.max(-1, keepdims=True)
@@ -37,11 +38,11 @@ def numpy_formulas(np: Any = np) -> Formulas:
 
     def mean_squared_error(t: Array, p: Array) -> Any:
         e = p - t
-        return np.vecdot(e, e) / e.shape[-1]
+        return vecdot(e, e) / e.shape[-1]
 
     def mean_squared_error_total(t: Array, p: Array) -> Any:
         e = (p - t).ravel()
-        return np.vecdot(e, e) / e.size
+        return vecdot(e, e) / e.size
 
     def mean_absolute_percentage_error(t: Array, p: Array) -> Any:
         return 100 * (np.abs(t - p) / np.maximum(np.abs(t), EPSILON)).mean(-1)
@@ -57,9 +58,9 @@ def numpy_formulas(np: Any = np) -> Formulas:
 
     def cosine_similarity(t: Array, p: Array) -> Any:
         def scale(x: Array) -> Any:
-            return 1 / np.maximum(np.sqrt(np.vecdot(x, x)), EPSILON)
+            return 1 / np.maximum(np.sqrt(vecdot(x, x)), EPSILON)
 
-        return -np.vecdot(t, p) * scale(t) * scale(p)
+        return -vecdot(t, p) * scale(t) * scale(p)
 
     def binary_crossentropy(t: Array, p: Array) -> Any:
         q = np.clip(p, EPSILON, 1 - EPSILON)
@@ -70,11 +71,11 @@ def numpy_formulas(np: Any = np) -> Formulas:
 
     def categorical_crossentropy(t: Array, p: Array) -> Any:
         q = np.clip(p / p.sum(-1, keepdims=True), EPSILON, 1 - EPSILON)
-        return -np.vecdot(t, np.log(q, out=q))
+        return -vecdot(t, np.log(q, out=q))
 
     def kl_divergence(t: Array, p: Array) -> Any:
         a, b = np.clip(t, EPSILON, 1), np.clip(p, EPSILON, 1)
-        return np.vecdot(a, np.log(a / b))
+        return vecdot(a, np.log(a / b))
 
     def mean_squared_error_gradient(t: Array, p: Array) -> tuple[Any, Array]:
         e = p - t
@@ -102,12 +103,12 @@ def numpy_formulas(np: Any = np) -> Formulas:
         "binary_crossentropy": (binary_crossentropy,),
         "binary_crossentropy from logits": (logistic,),
         "categorical_crossentropy": (categorical_crossentropy,),
-        "categorical_crossentropy from logits": (lambda t, p: logsumexp(p) * t.sum(-1) - np.vecdot(t, p),),
+        "categorical_crossentropy from logits": (lambda t, p: logsumexp(p) * t.sum(-1) - vecdot(t, p),),
         "sparse_categorical_crossentropy from logits": (lambda t, p: logsumexp(p) - picked(t, p),),
         "kl_divergence": (kl_divergence,),
         "cosine_similarity": (cosine_similarity,),
         "log_cosh": (log_cosh,),
-        "categorical_hinge": (lambda t, p: np.maximum(((1 - t) * p).max(-1) - np.vecdot(t, p) + 1, 0),),
+        "categorical_hinge": (lambda t, p: np.maximum(((1 - t) * p).max(-1) - vecdot(t, p) + 1, 0),),
         "categorical_accuracy": (lambda t, p: t.argmax(-1) == p.argmax(-1),),
         "sparse_categorical_accuracy": (lambda t, p: p.argmax(-1) == t,),
         "sparse_top_k_categorical_accuracy": (lambda t, p: np.count_nonzero(p > picked(t, p)[:, None], -1) < 5,),
@@ -247,7 +248,7 @@ def compiled_formulas() -> Formulas:
     def unbeaten(t: Any, p: Any) -> Any:
         """argmax(p) == t, by comparisons alone: no class is above the label, and none before it is its equal."""
         label = p.gather(-1, t[:, None])
-        before = torch.arange(p.shape[-1]) < t[:, None]
+        before = torch.arange(p.shape[-1], device=p.device) < t[:, None]
         return ((p > label) | ((p == label) & before)).sum(-1, dtype=torch.float32) == 0
 
     def top_k(t: Any, p: Any) -> Any:

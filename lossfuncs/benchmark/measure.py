@@ -17,19 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from . import machine
+from . import cuda, machine
 from .contestants import Contestant
 from .timing import QUIET, Runner, Timing, race
 from .workloads import Array, Workload, data, numpy_dtype
 
 FORMAT = 1  # of the JSON file
+BLOCK = 1 << 16  # entries compared at once, in the caches
 UNSTABLE = 0.25  # interquartile range by median, or median by minimum less one, from which on a time is called so
 
 
 def measure(workload: Workload, field: Sequence[Contestant], min_time: float, rounds: int, warm: bool = False,
             until: float = math.inf) -> dict[str, Any]:  # fmt: skip
     """One workload: for each contestant its times and largest error, or under "fault" why there are none."""
-    pairs = data(workload, warm)
+    devices = {contestant.device for contestant in field}
+    if "cuda" in devices:
+        cuda.release()
+    cache = max(cuda.cache() if device == "cuda" else machine.last_level_cache() for device in devices)
+    pairs = data(workload, warm, cache)
     y_true, y_pred = pairs[0]
     exact = workload.reference(y_true, y_pred)
     runners: dict[str, Runner] = {}
@@ -50,7 +55,7 @@ def measure(workload: Workload, field: Sequence[Contestant], min_time: float, ro
         "rows": workload.rows,
         "bytes_read": y_true.nbytes + y_pred.nbytes,
         "bytes_written": values + (y_pred.nbytes if workload.gradient else 0),
-        "data": "cache" if len(pairs) == 1 and y_true.nbytes + y_pred.nbytes <= machine.last_level_cache() else "memory",
+        "data": "cache" if len(pairs) == 1 and y_true.nbytes + y_pred.nbytes <= cache else "memory",
         "copies": len(pairs),
         "noise": noise,
     }
@@ -59,8 +64,7 @@ def measure(workload: Workload, field: Sequence[Contestant], min_time: float, ro
         own = [name for name in raced if name.rpartition("#")[0] == contestant.name]
         if own:
             best = min(own, key=lambda name: raced[name].minimum)
-            timing, runner = raced[best], runners[best]
-            found["contestants"].append(_timed(contestant, timing, errors[best], getattr(runner, "launch", None)))
+            found["contestants"].append(_timed(contestant, raced[best], errors[best], runners[best].launch))
         elif contestant.name in faults:
             found["contestants"].append({"name": contestant.name, "ours": contestant.ours, "fault": faults[contestant.name]})
     return found
@@ -81,13 +85,8 @@ def _enter(contestant: Contestant, workload: Workload, pairs: list[tuple[Array, 
     def context() -> AbstractContextManager[Any]:
         return contestant.context(workload)
 
-    for number, way in enumerate(ways):
-        arguments = arguments or [(contestant.enter(t), contestant.enter(p)) for t, p in pairs]
-        try:
-            with context():
-                result = way(*arguments[0])
-        except NotImplementedError:
-            continue
+    def checked(result: Any) -> float | None:
+        """The result's largest error; None, and a fault, if it is too large."""
         results = result if isinstance(result, tuple) else (result,)
         error, fault = compare([np.asarray(contestant.leave(each)) for each in results], exact)
         tolerance = contestant.tolerance(workload.dtype)
@@ -95,9 +94,26 @@ def _enter(contestant: Contestant, workload: Workload, pairs: list[tuple[Array, 
             fault = f"largest error {error:.1e}, more than {tolerance:.0e}"
         if fault:
             faults[contestant.name] = f"wrong: {fault}"
+        return None if fault else error
+
+    for number, way in enumerate(ways):
+        arguments = arguments or [(contestant.enter(t), contestant.enter(p)) for t, p in pairs]
+        try:
+            with context():
+                error = checked(way(*arguments[0]))
+        except NotImplementedError:
             continue
+        if error is None:
+            continue
+        runner = contestant.runner(way, arguments, context)
+        if runner.result is not None:
+            with context():
+                runner.function(*runner.arguments[0])
+            error = checked(runner.result())
+            if error is None:
+                continue
         errors[f"{contestant.name}#{number}"] = error
-        runners[f"{contestant.name}#{number}"] = contestant.runner(way, arguments, context)
+        runners[f"{contestant.name}#{number}"] = runner
 
 
 def compare(results: Sequence[Array], exact: Sequence[Array]) -> tuple[float, str | None]:
@@ -111,16 +127,20 @@ def compare(results: Sequence[Array], exact: Sequence[Array]) -> tuple[float, st
     for got, wanted in zip(results, exact, strict=True):
         if got.shape != wanted.shape:
             return math.inf, f"shape {got.shape}, wanted {wanted.shape}"
-        got = got.astype(np.float64)
+        flat, right = got.reshape(-1), wanted.reshape(-1)
+        blocks = [slice(begin, begin + BLOCK) for begin in range(0, right.size, BLOCK)]
         with np.errstate(all="ignore"):
-            finite = np.isfinite(wanted)
-            same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
-            if not (same | (finite & np.isfinite(got))).all():
-                at = np.unravel_index(int(np.argmin(same | (finite & np.isfinite(got)))), got.shape)
-                return math.inf, f"{got[at]:.6g} at {tuple(map(int, at))}, wanted {wanted[at]:.6g}"
-            scale = np.sqrt(np.mean(np.square(wanted, where=finite, out=np.zeros(wanted.shape)))) if wanted.size else 0.0
-            error = np.where(same, 0.0, np.abs(got - wanted) / np.maximum(np.abs(wanted), scale))
-        worst = max(worst, float(np.max(error, initial=0.0)))
+            squares = math.fsum(np.square(x, where=np.isfinite(x), out=np.zeros(x.shape)).sum() for x in (right[part] for part in blocks))
+            scale = math.sqrt(squares / max(1, right.size))
+            for part in blocks:
+                x, y = flat[part].astype(np.float64), right[part]
+                same = (x == y) | (np.isnan(x) & np.isnan(y))
+                comparable = same | (np.isfinite(x) & np.isfinite(y))
+                if not comparable.all():
+                    first = int(np.argmin(comparable))
+                    at = tuple(map(int, np.unravel_index(part.start + first, wanted.shape)))
+                    return math.inf, f"{x[first]:.6g} at {at}, wanted {y[first]:.6g}"
+                worst = max(worst, float(np.max(np.where(same, 0.0, np.abs(x - y) / np.maximum(np.abs(y), scale)))))
     return worst, None
 
 

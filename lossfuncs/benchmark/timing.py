@@ -37,7 +37,8 @@ class Runner:
     """What is timed: `function(*arguments)`, the arguments taken in turn, inside `context()`.
 
     `burst(function, batch)` gives the seconds of a batch of calls: the wall clock's, or a device's own. `unit` is how many calls of
-    interest a call of the function stands for.
+    interest a call of the function stands for. `launch` is what the host spends on one of them, in seconds, where a device does the work.
+    `result()` is what the last of them left, where the function itself returns nothing.
     """
 
     function: Callable[..., Any]
@@ -45,6 +46,8 @@ class Runner:
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     burst: Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], float] = by_clock
     unit: int = 1
+    launch: float | None = None
+    result: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ Array = NDArray[Any]
 EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 DTYPES = tuple(EPSILON)
 FRAMES = 32  # of a sequence
+DISTINCT = 1 << 22  # elements that are drawn; larger arrays hold their rows again and again
 MOST_PAIRS = 2048  # samples of a loss of pairs: the reference holds a matrix of all pairs
 
 # The README's table: losses and metrics as people use them, at shapes of every regime. Elements, and what they are like:
@@ -122,24 +123,42 @@ class Workload:
         """Elementary functions (exp, log, ...) that an element needs; None where that depends on more than the row's length."""
         return elementary_functions(self)
 
+    @property
+    def distinct(self) -> int:
+        """How many rows are drawn. An odd number of those that come again, so that an index which wraps at a power of two shows."""
+        rows, *rest = self.shape
+        independent = self.formula is not None and self.entry.targets not in ("label", "sequence")
+        if not independent or not rest or self.options.get("reduction") not in (None, "mean"):
+            return rows
+        return min(rows, max(1, (DISTINCT // math.prod(rest) - 1) | 1))
+
     def draw(self) -> tuple[Array, Array]:
         """y_true and y_pred, the same in every run; probabilities stay away from 0 and 1, where clipping would decide."""
         seed = np.random.default_rng(20250101)
-        y_true, y_pred = draw(self.entry, self.shape, seed, numpy_dtype(self.dtype), **self.options)
+        y_true, y_pred = draw(self.entry, (self.distinct, *self.shape[1:]), seed, numpy_dtype(self.dtype), **self.options)
         if self.entry.predictions == "probability" and not self.options.get("from_logits"):
             margin = max(1e-3, 4 * EPSILON[self.dtype])
             y_pred = (margin + (1 - 2 * margin) * y_pred.astype(np.float64)).astype(y_pred.dtype)
+        if self.distinct < self.shape[0]:
+            y_true, y_pred = (np.resize(x, (self.shape[0], *x.shape[1:])) for x in (y_true, y_pred))
         return y_true, y_pred
 
     def reference(self, y_true: Array, y_pred: Array) -> tuple[Array, ...]:
         """The value, or value and gradient, of the same numbers by the NumPy reference in float64."""
-        t = y_true if y_true.dtype.kind in "iu" else y_true.astype(np.float64)
+        rows, distinct = self.shape[0], self.distinct
+        t, p = (x[:distinct] if x.dtype.kind in "iu" else x[:distinct].astype(np.float64) for x in (y_true, y_pred))
         function = (losses if self.kind == "loss" else metrics).REGISTRY.function(self.function)
+        options = {"reduction": "mean", **self.options} if self.gradient else self.options
         with backend("numpy"):
+            if distinct == rows:
+                found = value_and_grad(function, t, p, **options) if self.gradient else (function(t, p, **options),)
+                return tuple(map(np.asarray, found))
+            each = {**options, "reduction": None}
+            values = np.resize(function(t, p, **each), rows)
             if not self.gradient:
-                return (np.asarray(function(t, y_pred.astype(np.float64), **self.options)),)
-            value, gradient = value_and_grad(function, t, y_pred.astype(np.float64), **{"reduction": "mean", **self.options})
-            return np.asarray(value), gradient
+                return (values if options.get("reduction") is None else np.asarray(values.mean()),)
+            _, gradient = value_and_grad(function, t, p, **{**each, "reduction": "sum"})
+            return np.asarray(values.mean()), np.resize(gradient / rows, self.shape)
 
     def describe(self) -> dict[str, Any]:
         """For the JSON file."""
@@ -273,14 +292,14 @@ def elementary_functions(workload: Workload) -> float | None:
     return float(count)
 
 
-def data(workload: Workload, warm: bool) -> list[tuple[Array, Array]]:
+def data(workload: Workload, warm: bool, cache: int) -> list[tuple[Array, Array]]:
     """Copies of the arrays to go through in turn.
 
-    Past a quarter of the last-level cache they together exceed it eight times, so that each comes from memory; smaller arrays, and all
-    with `warm`, are one pair, which stays where the caches keep it. No more is taken than a sixteenth of the machine's memory.
+    Past a quarter of the cache of so many bytes they together exceed it eight times, so that each comes from memory; smaller arrays, and
+    all with `warm`, are one pair, which stays where the caches keep it. No more is taken than a sixteenth of the machine's memory.
     """
     y_true, y_pred = workload.draw()
-    size, cache = y_true.nbytes + y_pred.nbytes, machine.last_level_cache()
+    size = y_true.nbytes + y_pred.nbytes
     copies = 1
     if not warm and size > cache / 4:
         copies = max(1, min(math.ceil(8 * cache / size), int(machine.memory() / 16 / size)))

@@ -13,9 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import show
+
+if TYPE_CHECKING:
+    from ..benchmark.contestants import Contestant
+    from ..benchmark.workloads import Workload
 
 EPILOG = """examples:
   lossfuncs bench                                           the README's table, against all peers that are installed
@@ -52,6 +56,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"of {', '.join(_peers())}, none; by default all that are installed. NumPy always takes part, but for none")
     add("--threads", type=_threads, metavar="N,...",
         help="of the numba backend, each a contestant of its own; peers use the most; by default all cores")
+    add("--fail-if", type=float, metavar="RATIO", help="with compare: exit with 1 if one of this library's times grew by more, as 1.10")
+    configure_run(parser)
+
+
+def configure_run(parser: argparse.ArgumentParser) -> None:
+    """The options of `perform`."""
+    add = parser.add_argument
     add("--min-time", type=float, metavar="S", help=f"seconds for a contestant and workload; by default {MIN_TIME}")
     add("--warm", action="store_true", help="leave the arrays in the caches")
     add("--quick", action="store_true", help="few workloads, a fifth of the time: under a minute")
@@ -59,7 +70,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--csv", metavar="FILE", help="write the table")
     add("--plot", metavar="FILE", help="draw throughput, roofline and heat map into a .png, .svg or .pdf")
     add("--html", metavar="FILE", help="write one page with table and pictures")
-    add("--fail-if", type=float, metavar="RATIO", help="with compare: exit with 1 if one of this library's times grew by more, as 1.10")
     add("--no-progress", action="store_true", help="no progress line on a terminal")
 
 
@@ -105,19 +115,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from ..benchmark import contestants, cuda, machine, measure, timing, workloads
+    from ..benchmark import contestants, machine, workloads
 
-    if args.min_time is not None and not 0 < args.min_time < 1e6:
-        raise ValueError(f"--min-time must be a positive number of seconds, got {args.min_time}")
-    outputs = _outputs(args)
     jobs = workloads.chosen(map(_named, args.names), [s for shapes in args.shape for s in shapes], args.dtype, args.mode, args.quick)
     for dtype in args.dtype:
         workloads.numpy_dtype(dtype)  # ImportError now rather than later
     threads = args.threads or [machine.cores()]
-    _keep_freed_memory()
     field, absent = contestants.field(args.backend, args.vs, threads, args.dtype, args.quick)
+    return perform(shlex.join(["lossfuncs", *args.argv]), jobs, field, absent, threads, args)
 
-    report: dict[str, Any] = {"format": measure.FORMAT, "command": shlex.join(["lossfuncs", *args.argv])}
+
+def perform(command: str, jobs: Sequence[Workload], field: Sequence[Contestant], absent: dict[str, str], threads: list[int],
+            args: argparse.Namespace) -> int:  # fmt: skip
+    """Measures every workload, shows it and writes what `args`, the options of `configure_run`, ask for."""
+    from ..benchmark import cuda, machine, measure, timing
+
+    if args.min_time is not None and not 0 < args.min_time < 1e6:
+        raise ValueError(f"--min-time must be a positive number of seconds, got {args.min_time}")
+    outputs, dtypes = _outputs(args), {job.dtype for job in jobs}
+    _keep_freed_memory()
+    report: dict[str, Any] = {"format": measure.FORMAT, "command": command}
     report["environment"] = machine.environment() | {"gpu": cuda.environment()}
     report |= {"absent": absent, "threads": threads, "warm": args.warm, "rounds": QUICK_ROUNDS if args.quick else ROUNDS,
                "min_time": args.min_time or (QUICK_MIN_TIME if args.quick else MIN_TIME)}  # fmt: skip
@@ -126,10 +143,10 @@ def _bench(args: argparse.Namespace) -> int:
         progress.say("measuring the machine's roofs ...")
         passes = QUICK_ROOF_PASSES if args.quick else ROOF_PASSES
         others = timing.watch_others()
-        report["roofs"] = {str(n): machine.roofs(n, set(args.dtype), passes) for n in threads}
+        report["roofs"] = {str(n): machine.roofs(n, dtypes, passes) for n in threads}
         report["roofs"]["cpu"] = report["roofs"][str(threads[-1])]
         if any(each.device == "cuda" for each in field):
-            report["roofs"]["cuda"] = cuda.roofs(set(args.dtype), passes)
+            report["roofs"]["cuda"] = cuda.roofs(dtypes, passes)
         report["roof_noise"] = others()
         progress.say("")
         describe_roofs(report)
@@ -237,14 +254,15 @@ def describe(report: dict[str, Any]) -> None:
 
 def _gpu(about: dict[str, Any] | None) -> str:
     if about is None:
-        from ..benchmark import cuda
+        from ..cupy_device import trouble
 
-        return f"none: {cuda.unusable()}"
+        return f"none: {trouble()}"
     return f"{about['name']}, compute capability {about['capability']}, {_bytes(about['memory'])}, driver {about['driver']}"
 
 
 def describe_roofs(report: dict[str, Any]) -> None:
     """The roofs, printed."""
+    from ..benchmark.measure import seconds
     from ..benchmark.timing import QUIET
 
     for key, roof in report["roofs"].items():
@@ -254,6 +272,8 @@ def describe_roofs(report: dict[str, Any]) -> None:
         bytes_ = ", ".join(f"{kind} {roof[kind] / 1e9:.1f}" for kind in ("read", "write", "copy"))
         logarithms = ", ".join(f"{rate / 1e9:.2f} {kind[4:]}" for kind, rate in roof.items() if kind.startswith("log"))
         print(f"{show.bold('roofs')} of {who}: {bytes_} GB/s; 10^9 logarithms a second: {logarithms}")
+        if key == "cuda":
+            print(f"a launch costs the host {seconds(roof['launch'])}, and is done after {seconds(roof['launch and wait'])}")
     if report["roof_noise"] >= QUIET:
         print(f"other processes used {report['roof_noise']:.0%} of the cores meanwhile: these roofs are lower than the machine's")
 
