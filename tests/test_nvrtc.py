@@ -136,8 +136,8 @@ def test_loops_stay_within_their_budget(name: str, dtype: str) -> None:
     assert found
     for kernel, shares in found.items():
         assert shares["scalars"] == shares["local"] == 0, kernel
-        for what, budget in reviewed.get(kernel, {"issue": ISSUE, "special": SPECIAL}).items():
-            assert shares[what] <= budget + 0.02, f"{kernel}: {what}"
+        for what, rule in {"issue": ISSUE, "special": SPECIAL}.items():
+            assert shares[what] <= max(rule, 1.1 * reviewed.get(kernel, {}).get(what, 0.0)), f"{kernel}: {what}"
 
 
 def test_no_budget_is_reviewed_that_a_kernel_does_not_need() -> None:
