@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulator import DEVICE
 
 import lossfuncs
 from bench import gpu, readme, updates
-from lossfuncs import domains
+from lossfuncs import devices, domains
 from lossfuncs.benchmark import compare, contestants, cuda, formulas, machine, measure, page, pictures, timing, workloads
 from lossfuncs.benchmark.contestants import Contestant
 from lossfuncs.benchmark.timing import Runner
@@ -591,16 +592,19 @@ def test_where_we_are_behind_the_row_says_so_in_red(monkeypatch: pytest.MonkeyPa
 
 
 class Paper(types.ModuleType):
-    """As much of CuPy as is used: NumPy's functions, and one clock, which kernels advance and the host reads by events."""
+    """As much of CuPy as is used: NumPy's functions, and one clock, which kernels advance and the host reads by events.
 
-    def __init__(self, capturing_fails: bool = False) -> None:
+    With `by_host` events read the host's clock, for what is no kernel of paper.
+    """
+
+    def __init__(self, capturing_fails: bool = False, by_host: bool = False) -> None:
         super().__init__("cupy")
         clock = [0.0]
         captured: list[list[float]] = []
 
         class Event:
             def record(self) -> None:
-                self.at = clock[0]
+                self.at = time.perf_counter() if by_host else clock[0]
 
             def synchronize(self) -> None:
                 pass
@@ -640,10 +644,15 @@ class Paper(types.ModuleType):
         self.kernel = kernel
         pool = types.SimpleNamespace(malloc=None, free_all_blocks=lambda: None)
         self.get_default_memory_pool = lambda: pool
+        self.RawKernel = lambda source, name: lambda grid, block, arguments: kernel(1e-3)
+        self.ElementwiseKernel = lambda *text: lambda x, y: kernel(1e-3)
+        properties = {"name": b"Paper", "major": 9, "minor": 0, "totalGlobalMem": 1 << 30, "multiProcessorCount": 2}
+        runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceProperties=lambda device: properties,
+                                        driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13000)  # fmt: skip
         self.cuda = types.SimpleNamespace(
             Event=Event, Stream=Stream, get_current_stream=Stream, MemoryPool=lambda: pool, using_allocator=lambda _: nullcontext(),
-            Device=lambda: types.SimpleNamespace(attributes={"L2CacheSize": 1 << 18}),
-            get_elapsed_time=lambda a, b: 1e3 * (b.at - a.at))  # fmt: skip
+            Device=lambda: types.SimpleNamespace(attributes={"L2CacheSize": 1 << 18, "MultiProcessorCount": 2}),
+            get_elapsed_time=lambda a, b: 1e3 * (b.at - a.at), runtime=runtime)  # fmt: skip
 
     def __getattr__(self, name: str) -> Any:
         if name == "vecdot":  # the one that CuPy lacks
@@ -722,6 +731,64 @@ def test_cupy_is_raced_by_the_formulas_of_numpy(workload: Workload, monkeypatch:
     pairs = workloads.data(job, False, cuda.cache())
     measure._enter(contestants._cupy(), job, pairs, job.reference(*pairs[0]), runners, {}, faults)
     assert not faults and all(runner.unit >= cuda.GRAPH_CALLS for runner in runners.values()) and runners
+
+
+def test_a_run_on_a_gpu_shows_its_roofs_and_what_launches_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uncached: None
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", Paper(by_host=True))
+    monkeypatch.setitem(devices.DEVICES, "cupy", lambda: DEVICE)
+    for module in (contestants, cuda):
+        monkeypatch.setattr(module, "trouble", lambda: None)
+    monkeypatch.setattr(cuda, "ROOF_BYTES", 1 << 12)
+    path = tmp_path / "o.json"
+    argv = ["bench", "mse", "categorical_accuracy", "--backend", "cupy", "--vs", "numpy", "--mode", "both", "--dtype", "float32,bfloat16"]
+    assert main([*argv, "--shape", "8x3,100x40", "--min-time", "0.0001", "--json", str(path)]) == 0
+    out, report = capsys.readouterr().out, measure.load(str(path))
+    assert report["command"].startswith("lossfuncs bench mse categorical_accuracy --backend cupy")
+    assert "Paper, compute capability 9.0" in out and "roofs of the GPU: read " in out and "a launch costs the host " in out
+    assert report["roofs"]["cuda"].keys() == {"read", "write", "copy", "log float32", "launch", "launch and wait"}
+    assert len(report["results"]) == 12 and report["environment"]["gpu"]["cache"] == 1 << 18
+    for result in report["results"]:
+        ours, peer = result["contestants"]
+        assert (ours["name"], ours["device"], peer["name"]) == ("lossfuncs cupy", "cuda", "cupy")
+        assert 0 < ours["launch"] < 1 and "fault" not in ours and (peer.get("fault") is None or result["dtype"] == "bfloat16")
+
+
+if importlib.util.find_spec("jax"):
+
+    @pytest.mark.parametrize("gradient", (False, True))
+    def test_jax_is_queued_and_its_results_are_those_of_a_gpu(gradient: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        import jax
+
+        (cpu,) = jax.devices("cpu")[:1]
+        monkeypatch.setattr(jax, "devices", lambda kind: [cpu])  # a processor in the place of a GPU
+        job = Workload("loss", "sparse_categorical_crossentropy", (40, 7), gradient=gradient, options={"from_logits": True})
+        contestant = contestants._jax(False, "cuda")
+        assert (contestant.name, contestant.device) == ("jax (cuda)", "cuda")
+        runners: dict[str, Runner] = {}
+        faults: dict[str, str] = {}
+        pairs = workloads.data(job, False, 1 << 20)
+        measure._enter(contestant, job, pairs, job.reference(*pairs[0]), runners, {}, faults)
+        assert not faults and all(runner.unit > 1 and runner.launch for runner in runners.values()) and runners
+
+
+def test_torch_captures_its_calls_after_one_on_another_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    class Stream:
+        def wait_stream(self, other: Any) -> None:
+            done.append("wait")
+
+    graph = types.SimpleNamespace(replay=lambda: done.append("replay"))
+    stream = Stream()
+    torch = types.ModuleType("torch")
+    torch.cuda = types.SimpleNamespace(Stream=Stream, current_stream=lambda: stream, stream=lambda side: nullcontext(),  # type: ignore[attr-defined]
+                                       CUDAGraph=lambda: graph, graph=lambda graph: nullcontext(done.append("capture")))  # fmt: skip
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    replay, result = cuda.torch_graph(lambda: done.append("one"), lambda: done.append("all") or "last")
+    replay()
+    assert result == "last" and done == ["wait", "one", "wait", "capture", "all", "replay"]
 
 
 @pytest.mark.parametrize("workload", STANDARD, ids=lambda workload: workload.problem)
