@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = "lossfuncs"
     try:
         try:
-            args, unknown = _parser(argv).parse_known_args(argv, argparse.Namespace(argv=argv))
+            args, unknown = _parser(argv).parse_known_args(argv)
             command = f"lossfuncs {args.command}"
             if unknown:
                 raise ValueError(f"there is no {unknown[0]} here (see {command} --help)")
