@@ -21,7 +21,7 @@ template <class T> struct top_class {
     typedef Passes<Label, Pick<0>, Rank<0, 1>, Pick<0>> passes;  // Larger and Earlier in one sweep; nothing is left for the last
     DEVICE T terms(At<1>, const double*, T p) const { return p; }
     DEVICE T terms(At<3>, const double*, T) const { return T(0); }
-    DEVICE double value(const double* s, double) const { return where(s[2] == 0.0, 1.0, 0.0); }
+    DEVICE double value(const double* s, double) const { return where(s[2] + s[3] == 0.0, 1.0, 0.0); }
 };
 
 template <class T> struct top_k {

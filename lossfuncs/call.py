@@ -37,11 +37,17 @@ class Call:
     weights: Array | None = None  # float64, (m,)
     valid: Array | None = None  # with ignore_class: which rows count, (m,)
     device: Any = None  # `gpu.Device` whose arrays all of them are, or None for the host
+    grouped: int = 1  # how many values along the first axis are of one sample
     host_labels: Array | None = None  # y_true as it came, where the host's arrays are computed on a device
 
     @property
     def m(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def samples(self) -> int:
+        """How many samples the values are of."""
+        return (self.shape[0] if self.shape else 1) // self.grouped
 
     @property
     def pointwise(self) -> bool:
@@ -58,10 +64,10 @@ class Call:
 
     def harmless(self, y_true: Any, y_pred: Any, ignored: Array) -> tuple[Array, Array]:
         """Copies of the call's arrays with something that has a value in the ignored rows, (m,), whatever stood there."""
-        t, p = np.array(y_true), np.array(y_pred)
-        ignored = ignored.reshape(self.shape)
-        self.view(p)[ignored] = 1
-        (t.reshape(self.shape) if self.function.entry.targets == "index" else self.view(t))[ignored] = 0
+        xp, shape = np if self.device is None else self.device.xp, self.shape
+        t, p = (np.array(x) if self.device is None else x.copy() for x in (y_true, y_pred))
+        for x, value in ((self.view(p), 1), (t.reshape(shape) if self.function.entry.targets == "index" else self.view(t), 0)):
+            x[...] = xp.where(ignored.reshape(shape + (1,) * (x.ndim - len(shape))), value, x)
         return t, p
 
     def bad_label(self, row: int, label: Any) -> ValueError:
@@ -331,7 +337,7 @@ def by_sample(call: Call, backend: str) -> Array:
     if call.valid is not None:
         w = np.where(call.valid, w, 0.0)
     weighted = np.where(w != 0, values * w, 0.0)
-    return np.stack([x.reshape(call.shape[0], -1).sum(axis=1) for x in (weighted, w)], axis=1)
+    return np.stack([x.reshape(call.samples, -1).sum(axis=1) for x in (weighted, w)], axis=1)
 
 
 def _same_rows(call: Call) -> Any:

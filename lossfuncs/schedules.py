@@ -447,8 +447,9 @@ class Kernel:
         labelled, block = self.labelled, scratch(LANES, self.element.type)
         step = 0 if labelled else LANES  # every target but the label's is 0, and that one is mended at the end
         target = inline(lambda t, lane: 0.0) if labelled else inline(lambda t, lane: load(t[lane]))
+        read_x = load
         if self.kept:  # the slope is one of exp(p - m), which stands behind the totals
-            load, softmax = widen, self.fold.softmax
+            read_x, softmax = widen, self.fold.softmax
             source = inline(lambda S, p, tail, full: (at(S, softmax), at(S, softmax + full * LANES)))
         else:
             source = inline(lambda S, p, tail, full: (p, tail))
@@ -457,7 +458,7 @@ class Kernel:
             @inline
             def each(c: Any, u: float, t: Any, x: Any, G: Any, a: Any) -> None:
                 for lane in range(LANES):
-                    put(G, lane, store(f(c, target(t, lane), load(x[lane]), *a) * u))
+                    put(G, lane, store(f(c, target(t, lane), read_x(x[lane]), *a) * u))
 
             @inline
             def derive(S: Any, c: Any, u: float, status: float, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, into: Any, n: int,
@@ -466,7 +467,7 @@ class Kernel:
                 x, tail_x = source(S, p, tail_p, full)
                 if verdict == 1.0:
                     if labelled:
-                        at_label = store(f(c, 1.0, load(x[K[0]]), *a) * u)
+                        at_label = store(f(c, 1.0, read_x(x[K[0]]), *a) * u)
                     for j in range(full):
                         prefetch(p, j * LANES + n)
                         each(c, u, at(t, j * step), at(x, j * LANES), G, a)

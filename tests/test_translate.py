@@ -60,7 +60,7 @@ def compiled(text: str, cache: pytest.Cache) -> Any:
 def loops(rows: Rows) -> Iterator[tuple[str, str, Callable[..., Any]]]:
     """For each function of the rows: its name, how it is called in a loop, the Python function."""
     for k, one in enumerate(rows.passes):
-        if one.op not in ("label", "rank"):
+        if one.op not in ("label", "larger", "earlier"):  # what a schedule does alone
             yield str(k), f"f.terms(At<{k}>(), s, {'' if one.op in ('dot', 'pick') else 't[i], '}p[i])", one.terms
     yield "value", "f.value(s, n)", rows.value
     for which, f, call in (("around", rows.around, "f.around(s, n)"), ("slope", rows.slope, "f.slope(f.around(s, n).x, t[i], p[i])"),

@@ -272,12 +272,8 @@ class LossFunctionWrapper(Loss):
         valid: Any = call.valid
         weights = xp.where(valid, 1.0 if call.weights is None else call.weights, 0.0).reshape(call.shape)
         how = (weights, None, 1.0) if call.reduction is None else (weights, "sum", _divisor_there(call))
-        targets = self.fn.entry.targets
-        if targets != "label":
-            t, p = t.copy(), p.copy()
-            counts = valid.reshape(call.shape)
-            for x, harmless in ((call.view(p), 1), (t.reshape(call.shape) if targets == "index" else call.view(t), 0)):
-                x[...] = xp.where(counts.reshape(call.shape + (1,) * (x.ndim - counts.ndim)), x, harmless)
+        if self.fn.entry.targets != "label":
+            t, p = call.harmless(t, p, ~valid)
         return compute(t, p, *how)
 
 

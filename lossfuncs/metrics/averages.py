@@ -93,7 +93,7 @@ class RootMeanSquaredError(MeanMetricWrapper):
             w: Any = weights_of(p.shape, sample_weight, mask, device_of(p))
             call = super()._prepare(t.reshape(-1, 1), p.reshape(-1, 1), w, None)
             if call is not None:
-                call.shape = p.shape
+                call.grouped = p.size // len(p)
             return call
         return super()._prepare(y_true, y_pred, sample_weight, mask)
 

@@ -501,7 +501,7 @@ class MeanMetricWrapper(Mean):
         if call is not None and call.device is not None:
             from .device import total_and_count
 
-            self._add(*total_and_count(call), call.m / (call.shape[0] if call.shape else 1))
+            self._add(*total_and_count(self._without_ignored(call)), call.m / call.samples)
         elif call is not None:
             self._take(call, self._total(call), y_true, y_pred)
 
@@ -520,7 +520,7 @@ class MeanMetricWrapper(Mean):
         return call
 
     def _take(self, call: Call, total: float, y_true: Array, y_pred: Array) -> None:
-        per_sample, w = call.m / (call.shape[0] if call.shape else 1), call.weights
+        per_sample, w = call.m / call.samples, call.weights
         if w is not None:
             count = float(np.sum(w if call.valid is None else w[call.valid]))
         elif call.valid is not None:
@@ -532,6 +532,14 @@ class MeanMetricWrapper(Mean):
             if y_pred.ndim > 1 or self._fn.entry.targets != "index":
                 self._seen[y_true.shape, y_pred.shape] = call.m, per_sample
         self._add(total, count, per_sample)
+
+    def _without_ignored(self, call: Call) -> Call:
+        """On a device, which is not waited for: what weighs 0 is always replaced."""
+        if call.weights is None or not isinstance(call, RowsCall):
+            return call
+        again = prepare(self._fn, *call.harmless(call.y_true, call.y_pred, call.weights == 0.0), self._kwargs, None, "sum")
+        again.weights, again.host_labels = call.weights, call.host_labels
+        return again
 
     def _total(self, call: Call) -> float:
         """The call's total, in which what weighs 0 has no part, whatever it is: a weight undoes neither NaN nor a label out of range."""
@@ -547,7 +555,7 @@ class MeanMetricWrapper(Mean):
 
     def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
         call = self._prepare(array("y_true", y_true), array("y_pred", y_pred), sample_weight, None)
-        return np.zeros((len(y_pred), 2)) if call is None else by_sample(call, current_backend()) / (call.m / call.shape[0])
+        return np.zeros((len(y_pred), 2)) if call is None else by_sample(call, current_backend()) / (call.m / call.samples)
 
     def _identity(self) -> str:
         return repr((self._fn, sorted(self._kwargs.items())))
