@@ -352,8 +352,9 @@ class Kernel:
                     for i in range(full):
                         put(U, i, W[0] * scale)
             for i in range(0, full, LANES):
-                prefetch(T, i + AHEAD)
-                prefetch(P, i + AHEAD)
+                if order:
+                    prefetch(T, i + AHEAD)
+                    prefetch(P, i + AHEAD)
                 each(at(F, i), at(U, i), c, at(T, i), at(P, i), at(G, i), at(H, i), a)
             if n == 1:
                 for lane in range(LANES):
