@@ -201,6 +201,7 @@ class Losses(torch.utils.data.Dataset[torch.Tensor]):
         return loss_of_item(i)
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # JAX's, where its tests ran in this process
 def test_workers_of_a_data_loader_compute_losses() -> None:
     wanted = torch.stack([loss_of_item(i) for i in range(8)])  # kernels are running here before the workers are forked
     loader = torch.utils.data.DataLoader(Losses(), batch_size=4, num_workers=2, multiprocessing_context="fork")
@@ -377,7 +378,7 @@ def test_a_model_learns_the_digits_as_with_torchs_own_loss(digits: Any) -> None:
     def curve(loss: Any) -> list[float]:
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(10, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10))
-        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)  # at 0.1 the last bits of torch's own losses lead apart
         found = []
         for step in range(120):
             batch = slice(step % 4 * 150, step % 4 * 150 + 150)
