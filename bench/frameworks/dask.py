@@ -17,7 +17,7 @@ def workloads() -> Iterator[Workload]:
 
     import lossfuncs
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
         p = da.random.default_rng(0).uniform(0.1, 1.0, (ROWS, CLASSES), chunks=(CHUNK, CLASSES)).astype(np.float32)
         p = p / p.sum(axis=1, keepdims=True)
         y = da.random.default_rng(1).integers(0, CLASSES, ROWS, chunks=CHUNK)
