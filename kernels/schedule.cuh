@@ -468,13 +468,11 @@ struct Team {
     template <int I, class P> DEVICE void single(const Part<E>& row, const double* s, double* at) const {
         if constexpr (P::op == LABEL) at[0] = (double)row.label;
         else {
-#pragma unroll
-            for (int k = 0; k < P::size; k++) at[k] = 0.0;
-            if (row.length == 0) return;  // it is not there, or does not count: others may be writing where it is
             const i64 i = P::op == PICK ? (i64)s[P::label] : row.label;
-            auto y = f.terms(At<I>(), s, C(widen(row.p[i * row.p_step])));
+            // A row that is not there, or does not count, is not read: others may be writing where it is.
+            auto y = f.terms(At<I>(), s, row.length ? C(widen(row.p[i * row.p_step])) : C(0));
 #pragma unroll
-            for (int k = 0; k < P::size; k++) at[k] = (double)number(y, k);
+            for (int k = 0; k < P::size; k++) at[k] = row.length ? (double)number(y, k) : 0.0;
         }
     }
 
@@ -558,9 +556,7 @@ DEVICE bool is_last(unsigned* ticket, unsigned blocks) {
         __threadfence();
     }
     __syncthreads();
-    bool is = *last;
-    __syncthreads();
-    return is;
+    return *last;  // a kernel asks once, so nothing writes there again
 }
 
 template <int BLOCK> DEVICE double block_total(double x) {

@@ -80,7 +80,7 @@ def test_kernels_that_are_no_rows_compile_for_every_gpu(architecture: int) -> No
 def check(reports: list[ptxas.Report]) -> None:
     """Enough threads fit on a processor, where 128 registers leave room for 512; and only what is saved around a call goes to memory."""
     assert reports
-    assert not [(report.name, report.spilled) for report in reports if report.spilled > 256]
+    assert not [(report.name, report.spilled) for report in reports if report.spilled > 512]
     assert not [(report.name, report.registers) for report in reports if report.registers > 128]
     assert not [(report.name, report.shared) for report in reports if report.shared > STATIC_SHARED]
 
