@@ -272,7 +272,7 @@ def fingerprints() -> dict[str, dict[str, Any]]:
     """For each function: a hash of its results, the widest register that computes, and the libm or compiler-rt functions it needs."""
     report = {}
     cases: dict[str, tuple[Any, tuple[str, ...]]] = {
-        f"{tier} {name}": (function, ("f8",) * (3 if name in ("pow", "maximum", "minimum", "copysign") else 2))
+        f"{tier} {name}": (function, ("f8",) * (3 if name in ("pow", "rel_entr", "maximum", "minimum", "copysign") else 2))
         for tier, functions in TIERS.items()
         for name, function in functions.items()
         if name != "where" and (tier == "SINGLE" or name not in ("maximum", "minimum", "copysign", "sqrt", "fabs"))
