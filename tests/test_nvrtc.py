@@ -77,10 +77,13 @@ def test_kernels_that_are_no_rows_compile_for_every_gpu(architecture: int) -> No
     assert not [(report.name, report.spilled) for report in reports if report.spilled > 768]
 
 
+SAVED = {"cross_entropy_from_logits": 428}  # bytes: the most that one of its kernels saves around calls, in double on sm_90
+
+
 def check(reports: list[ptxas.Report]) -> None:
     """Enough threads fit on a processor, where 128 registers leave room for 512; and only what is saved around a call goes to memory."""
     assert reports
-    assert not [(report.name, report.spilled) for report in reports if report.spilled > 512]
+    assert not [(report.name, report.spilled) for report in reports if report.spilled > SAVED.get(report.name.rpartition("_")[0], 256)]
     assert not [(report.name, report.registers) for report in reports if report.registers > 128]
     assert not [(report.name, report.shared) for report in reports if report.shared > STATIC_SHARED]
 
