@@ -24,7 +24,8 @@ from .schedules import SHORT, Kernel, piece_signature, signature
 CHUNK = 1 << 15  # elements that are computed together: 128 KB of float32, an eighth of an L2 cache
 LONGEST = 1 << 18  # a longer row is cut up for the threads
 CUT = 4096  # a pointwise loss may be cut into rows of this length
-WORTH = 60e-6  # seconds of work from which waking threads pays
+WORTH = 20e-6  # seconds of work from which sharing it pays, even when the other threads must be woken first
+TRIALS = 3  # calls of one shape that are timed on one thread
 BREATH = 1 << 22  # elements after which a pending KeyboardInterrupt is let in: some milliseconds
 
 ONE = np.ones(1)
@@ -101,44 +102,65 @@ def shortcut(
         return None
     kernel = _rows_kernel(problem.rows, _kind(problem), problem.labelled, n, divisor is not None, order, len(a))
     call, elements, half = kernel.call, m * n, dtype.itemsize == 2
-    chunk = _chunk(n)
+    chunk = _chunk(n, CHUNK if divisor is not None else CHUNK // 8)
     chunks = -(-m // chunk)
     into = np.dtype(np.float64) if divisor is not None else dtype
     size = chunks if divisor is not None else m
     reshape = shape != (m,)
     scale = 1.0 if divisor is None else 1.0 / divisor * share  # to the last bit as in `run`
+    last = (0, NO_CLASS, scale, a) if order else (0, NO_CLASS, a)
+
+    trials, serial = [], kernel.seconds_per_element * elements  # what one thread takes: a guess, then the least of the first calls
+
+    def compute(*arrays: Array) -> bool:
+        """False if the call should go the long way."""
+        nonlocal serial
+        n_threads = threads.get_num_threads()
+        if chunks == 1 or n_threads == 1 or len(trials) < TRIALS and elements < BREATH:
+            began = time.perf_counter()
+            bad = call(*arrays, n, m, chunk, 0, chunks, 0, 1, *last)
+            if len(trials) < TRIALS:
+                trials.append(time.perf_counter() - began)
+                serial = min(trials)
+        elif serial < WORTH:
+            bad = call(*arrays, n, m, chunk, 0, chunks, 0, 1, *last)
+        else:
+            team = threads.enlist(n_threads) if elements < BREATH * n_threads else 0
+            if not team:
+                return False
+            try:
+                bad = call(*arrays, n, m, chunk, 0, chunks, team, min(8 * n_threads, chunks), *last)
+            finally:
+                threads.dismiss()
+        return bad < 0
 
     def total(out: Array, divisor: float) -> Any:
         return np.float64(share * (out[0] if chunks == 1 else _exact_sum(out)) / divisor)
 
     def again(t: Array, p: Array) -> Any:
-        if elements * kernel.seconds_per_element > WORTH and threads.get_num_threads() > 1:
-            return None
         out = np.empty(size, into)
         t, p = t.ravel(), p.ravel()
         if half:
             t, p = _bits(t), _bits(p)
-        if call(t, p, ONE, _bits(out) if half else out, n, m, chunk, 0, chunks, 0, NO_CLASS, a) >= 0:
+        if not compute(t, p, ONE, _bits(out) if half else out):
             return None
         if divisor is not None:
             return total(out, divisor)
         return out.reshape(shape)[()] if reshape else out
 
     def again_with_gradient(t: Array, p: Array) -> Any:
-        if elements * kernel.seconds_per_element > WORTH and threads.get_num_threads() > 1:
-            return None
         out, gradient = np.empty(size, into), np.empty(p.shape, dtype)
         g = _bits(gradient.ravel())
-        if call(_bits(t.ravel()), _bits(p.ravel()), ONE, _bits(out), g, g, n, m, chunk, 0, chunks, 0, NO_CLASS, scale, a) >= 0:
+        if not compute(_bits(t.ravel()), _bits(p.ravel()), ONE, _bits(out), g, g):
             return None
         return out.reshape(shape)[()] if divisor is None else total(out, divisor), gradient
 
     return again_with_gradient if order else again
 
 
-def _chunk(n: int) -> int:
+def _chunk(n: int, elements: int = CHUNK) -> int:
     """How many rows of n elements are computed together."""
-    chunk = max(1, CHUNK // n)
+    chunk = max(1, elements // n)
     return chunk - chunk % 64 if chunk > 64 else chunk
 
 
@@ -159,17 +181,22 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, severa
     last = (step, problem.ignore, task.scale, problem.parameters) if order else (step, problem.ignore, problem.parameters)
 
     flat = is_flat(problem.p, problem.dtype) and (problem.labelled or is_flat(problem.t, problem.dtype))
-    if flat and (task.total or out.dtype == problem.dtype) and all(is_flat(d, problem.dtype) for d in task.derivatives):
+    flat = flat and (task.total or out.dtype == problem.dtype) and all(is_flat(d, problem.dtype) for d in task.derivatives)
+    if flat:
+        if not task.total:  # nothing is added up by chunks: smaller ones are shared more evenly
+            chunk = _chunk(n, CHUNK // 8)
+            chunks = -(-m // chunk)
         end = start + m * n
         t = problem.t if problem.labelled else _bits(problem.t.reshape(-1)[start:end])
         arrays = (t, _bits(problem.p.reshape(-1)[start:end]), w, _bits(out),
                   *_pair([_bits(d.reshape(-1)[start:end]) for d in task.derivatives]))  # fmt: skip
 
-        def chunks_of(begin: int, end: int) -> int:
-            return int(kernel.call(*arrays, n, m, chunk, begin, end, *last))
+        def chunks_of(begin: int, end: int, team: int = 0, parts: int = 1) -> int:
+            return int(kernel.call(*arrays, n, m, chunk, begin, end, team, parts, *last))
+
     else:
 
-        def chunks_of(begin: int, end: int) -> int:
+        def chunks_of(begin: int, end: int, team: int = 0, parts: int = 1) -> int:
             bad = (one_chunk(c) for c in range(begin, end))
             return next((b for b in bad if b >= 0), -1)
 
@@ -189,14 +216,17 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, severa
             give(d, begin, end, g)
         return bad + lo if bad >= 0 else -1
 
-    bad = _in_parallel(kernel, m * n, chunks, chunks_of)
+    bad = _in_parallel(kernel, m * n, chunks, chunks_of, flat)
     if bad >= 0:
         raise BadLabel(bad)
     return _exact_sum(out) if task.total and several is None else 0.0
 
 
-def _in_parallel(kernel: Compiled, elements: int, chunks: int, work: Callable[[int, int], int]) -> int:
-    """work(begin, end) over all chunks; the first result that is not negative, by chunk, or -1."""
+def _in_parallel(kernel: Compiled, elements: int, chunks: int, work: Callable[..., int], native: bool) -> int:
+    """work(begin, end) over all chunks; the first result that is not negative, by chunk, or -1.
+
+    If `native`, work(begin, end, team, parts) is one kernel's, whose parts `team` shares.
+    """
     team = threads.get_num_threads()
     if chunks == 1 or team == 1 or elements * kernel.seconds_per_element < WORTH:
         parts = -(-elements // BREATH)
@@ -207,6 +237,16 @@ def _in_parallel(kernel: Compiled, elements: int, chunks: int, work: Callable[[i
                 kernel.seconds_per_element = (time.perf_counter() - began) / elements
             return bad
         team = 1
+    elif native and (address := threads.enlist(team)):
+        breaths = min(chunks, -(-elements // (BREATH * team)))
+        try:
+            bad, i = -1, 0
+            while bad < 0 and i < breaths:
+                begin, end = i * chunks // breaths, (i + 1) * chunks // breaths
+                bad, i = work(begin, end, address, min(8 * team, end - begin)), i + 1
+            return bad
+        finally:
+            threads.dismiss()
     else:
         parts = max(4 * team, -(-elements // BREATH))
     parts = min(parts, chunks)

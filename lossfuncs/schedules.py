@@ -39,6 +39,7 @@ from .lanes import (
     transpose8x4,
     widen,
 )
+from .parts import shared
 from .problem import NO_CLASS
 from .rows import Rows
 
@@ -498,7 +499,7 @@ class Kernel:
         return derive
 
     def rows(self) -> Any:
-        """The kernel over whole rows: chunks [begin, end) of `chunk` rows each, of m rows of n elements.
+        """The kernel over whole rows: chunks [begin, end) of `chunk` rows each, of m rows of n elements, in `parts` by a team's threads.
 
         Returns the first row with a label out of range, or -1.
         """
@@ -506,8 +507,8 @@ class Kernel:
         totals = scratch(count * LANES, types.float64)
 
         @inline
-        def chunks(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int, begin: int, end: int,
-                   wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
+        def chunks(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int,
+                   wstep: int, ignore: int, scale: float, a: Any, begin: int, end: int) -> Any:  # fmt: skip
             bad = -1
             acc = totals()
             for c in range(begin, end):
@@ -524,14 +525,14 @@ class Kernel:
             return bad
 
         def values(t: Any, p: Any, w: Any, out: Any, n: int, m: int, chunk: int, begin: int, end: int,
-                   wstep: int, ignore: int, a: Any) -> Any:  # fmt: skip
+                   team: int, parts: int, wstep: int, ignore: int, a: Any) -> Any:  # fmt: skip
             x, o = pointer(p), pointer(out)
-            return chunks(pointer(t), x, pointer(w), o, x, x, n, m, chunk, begin, end, wstep, ignore, 1.0, a)
+            return shared(chunks, team, parts, begin, end, (pointer(t), x, pointer(w), o, x, x, n, m, chunk, wstep, ignore, 1.0, a))
 
         def gradients(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int, begin: int, end: int,
-                      wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
-            return chunks(pointer(t), pointer(p), pointer(w), pointer(out), pointer(grad), pointer(hess), n, m, chunk, begin, end,
-                          wstep, ignore, scale, a)  # fmt: skip
+                      team: int, parts: int, wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
+            return shared(chunks, team, parts, begin, end, (pointer(t), pointer(p), pointer(w), pointer(out), pointer(grad), pointer(hess),
+                                                            n, m, chunk, wstep, ignore, scale, a))  # fmt: skip
 
         return gradients if self.order else values
 
@@ -589,8 +590,8 @@ def signature(kernel: Kernel, parameters: int) -> Any:
     a = types.UniTuple(f, parameters) if parameters else types.Tuple(())
     weights = types.Array(f, 1, "C")
     if kernel.order:
-        return i(t, x, weights, out, x, x, i, i, i, i, i, i, i, f, a)
-    return i(t, x, weights, out, i, i, i, i, i, i, i, a)
+        return i(t, x, weights, out, x, x, i, i, i, i, i, i, i, i, i, f, a)
+    return i(t, x, weights, out, i, i, i, i, i, i, i, i, i, a)
 
 
 def piece_signature(kernel: Kernel, parameters: int, gradient: bool) -> Any:

@@ -3,6 +3,9 @@
 Waking a thread that sleeps costs 20-50 us. A worker that has just worked, and a caller whose workers are about to
 finish, therefore watch a counter for about 100 us before they sleep. They do so in machine code without the GIL, and
 soon yield the core at every look, so that a machine with more threads than cores loses next to nothing by it.
+
+A Python function's items cost its threads some 20 us of handing the GIL around. Machine code needs no GIL: while they
+watch, workers also take parts of a kernel that a caller has `enlist`ed them for, for about 1 us.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ import os
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+_PATIENCE = 2_000  # looks of a caller that has no more parts before it yields the core at every look
 # How long to watch before sleeping: first holding the core, about 20 us, then yielding it at every look, about 80 us.
 LOOKS, YIELDS = 80_000, 220
 GRACE = 4_000  # looks, about 2 us, from seeing a job to asking for the GIL, which the caller lets go in its own share
@@ -32,6 +36,29 @@ def run(function: Callable[[int], T], count: int, threads: int | None = None) ->
     if team <= 1 or _local.worker:
         return [function(index) for index in range(count)]
     return _Job(function, count).run(team - 1)
+
+
+def enlist(team: int) -> int:
+    """Have up to ``team`` - 1 workers watch for parts of a kernel: their address, for `parts.shared`, until `dismiss`.
+
+    0 if they cannot be had: there is no LLVM, another caller has them, or this is itself a worker.
+    """
+    pool = None if _local.worker else _pool_with(team - 1)
+    if pool is None or not pool.watch.native or not pool.mine.acquire(blocking=False):
+        return 0
+    watch, helpers = pool.watch, min(team - 1, pool.workers)
+    watch.counts[_HELPERS] = helpers
+    for _ in range(helpers - watch.counts[_ATTENDING] - pool.queue.qsize()):
+        pool.queue.put(None)
+    _local.enlisted = pool
+    return watch.address
+
+
+def dismiss() -> None:
+    """The thread that has enlisted workers lets them go."""
+    pool, _local.enlisted = _local.enlisted, None
+    if pool is not None:
+        pool.mine.release()
 
 
 def set_num_threads(n: int) -> None:
@@ -148,101 +175,249 @@ class _Seat:
 
 
 class _Watch:
-    """Two counters to watch while waiting: jobs posted and workers come to rest. Hints: queue and gates decide."""
+    """Words that threads watch while they wait: jobs posted, workers come to rest (hints: queue and gates decide), and the
+    kernel whose parts are to be had.
+    """
 
     def __init__(self) -> None:
         import ctypes
 
-        self._counts = (ctypes.c_int64 * 32)()  # 128 bytes apart, two cache lines
-        self._posted = ctypes.addressof(self._counts)
-        self._rested = self._posted + 128
-        self._unused = self._posted + 64
-        self._spin = _compile_spin()
+        self.counts = (ctypes.c_int64 * 128)()
+        self.address = ctypes.addressof(self.counts)
+        self.native = _compile_native()
+        if self.native:
+            self.counts[_CONDUCT] = self.native.conduct
         self.enabled = True
 
     def post(self) -> None:
-        self._counts[0] += 1
+        self.counts[_POSTED] += 1
 
-    def next_seat(self, queue: SimpleQueue[_Seat]) -> _Seat:
+    def next_seat(self, queue: SimpleQueue[_Seat | None]) -> _Seat | None:
         while True:
-            posted = self._counts[0]
+            posted = self.counts[_POSTED]
             try:
                 return queue.get_nowait()
             except Empty:
-                watched = self.enabled and self._spin
-                if not watched or watched(self._rested, self._posted, posted, LOOKS, YIELDS, GRACE) == posted:
+                looks, yields = (LOOKS, YIELDS) if self.enabled else (0, YIELDS // 4)
+                if not self.native or self.native.attend(self.address, posted, looks, yields, GRACE) == posted:
                     return queue.get()
 
     def until_left(self, seat: _Seat) -> None:
         while True:
-            rested = self._counts[16]
+            rested = self.counts[_RESTED]
             if seat.left:
                 return
-            watched = self.enabled and self._spin
-            if not watched or watched(self._unused, self._rested, rested, LOOKS, YIELDS, 0) == rested:
+            watched = self.enabled and self.native
+            if not watched or watched.wait(self.address, rested, LOOKS, YIELDS) == rested:
                 seat.gate.acquire()
 
 
-_SPIN = """
+# The words of a `_Watch`. Those that are written often have a pair of cache lines each.
+_POSTED, _RESTED, _OPEN, _NEXT, _INSIDE, _ATTENDING = 0, 16, 32, 48, 64, 80
+_HELPERS, _PARTS, _FUNCTION, _ARGUMENTS, _LAST, _CONDUCT, _BAD = 96, 97, 98, 99, 100, 101, 112
+
+# conduct: open a job, take parts, close it, wait until nobody is inside any more. A worker goes inside, then looks whether the job it saw
+# is still open: either it sees the job closed, or the conductor sees it inside.
+_NATIVE = """
 declare i32 @sched_yield()
-define i64 @spin(ptr %announce, ptr %watched, i64 %known, i64 %looks, i64 %yields, i64 %grace) {
+
+define internal void @take(ptr %team) {
 start:
-  %before = atomicrmw add ptr %announce, i64 1 seq_cst
+  %function.at = getelementptr i64, ptr %team, i64 FUNCTION
+  %function = load ptr, ptr %function.at
+  %arguments.at = getelementptr i64, ptr %team, i64 ARGUMENTS
+  %arguments = load ptr, ptr %arguments.at
+  %parts.at = getelementptr i64, ptr %team, i64 PARTS
+  %parts = load i64, ptr %parts.at
+  %next = getelementptr i64, ptr %team, i64 NEXT
+  %bad = getelementptr i64, ptr %team, i64 BAD
+  br label %ask
+ask:
+  %i = atomicrmw add ptr %next, i64 1 seq_cst
+  %left = icmp slt i64 %i, %parts
+  br i1 %left, label %work, label %end
+work:
+  %found = call i64 %function(ptr %arguments, i64 %i)
+  %was = atomicrmw umin ptr %bad, i64 %found seq_cst
+  br label %ask
+end:
+  ret void
+}
+
+define internal void @join(ptr %team, i64 %job) {
+start:
+  %inside = getelementptr i64, ptr %team, i64 INSIDE
+  %others = atomicrmw add ptr %inside, i64 1 seq_cst
+  %open.at = getelementptr i64, ptr %team, i64 OPEN
+  %open = load atomic i64, ptr %open.at seq_cst, align 8
+  %still = icmp eq i64 %open, %job
+  br i1 %still, label %room, label %leave
+room:
+  %helpers.at = getelementptr i64, ptr %team, i64 HELPERS
+  %helpers = load i64, ptr %helpers.at
+  %wanted = icmp slt i64 %others, %helpers
+  br i1 %wanted, label %work, label %leave
+work:
+  call void @take(ptr %team)
+  br label %leave
+leave:
+  %before = atomicrmw sub ptr %inside, i64 1 seq_cst
+  ret void
+}
+
+define i64 @conduct(ptr %team, ptr %function, ptr %arguments, i64 %parts) {
+start:
+  %function.at = getelementptr i64, ptr %team, i64 FUNCTION
+  store ptr %function, ptr %function.at
+  %arguments.at = getelementptr i64, ptr %team, i64 ARGUMENTS
+  store ptr %arguments, ptr %arguments.at
+  %parts.at = getelementptr i64, ptr %team, i64 PARTS
+  store i64 %parts, ptr %parts.at
+  %next = getelementptr i64, ptr %team, i64 NEXT
+  store i64 0, ptr %next
+  %bad = getelementptr i64, ptr %team, i64 BAD
+  store i64 -1, ptr %bad
+  %last.at = getelementptr i64, ptr %team, i64 LAST
+  %last = load i64, ptr %last.at
+  %job = add i64 %last, 1
+  store i64 %job, ptr %last.at
+  %open = getelementptr i64, ptr %team, i64 OPEN
+  store atomic i64 %job, ptr %open seq_cst, align 8
+  call void @take(ptr %team)
+  store atomic i64 0, ptr %open seq_cst, align 8
+  %inside.at = getelementptr i64, ptr %team, i64 INSIDE
   br label %look
 look:
-  %i = phi i64 [0, %start], [%i.next, %look]
-  %seen = load atomic i64, ptr %watched acquire, align 8
-  %changed = icmp ne i64 %seen, %known
-  %i.next = add i64 %i, 1
-  %i.end = icmp uge i64 %i, %looks
-  %look.end = or i1 %changed, %i.end
-  br i1 %look.end, label %patient, label %look
-patient:
-  %j = phi i64 [0, %look], [%j.next, %yield]
-  %now = load atomic i64, ptr %watched acquire, align 8
-  %news = icmp ne i64 %now, %known
-  br i1 %news, label %hold, label %more
+  %i = phi i64 [0, %start], [%i.next, %again], [%i.next, %yield]
+  %inside = load atomic i64, ptr %inside.at seq_cst, align 8
+  %alone = icmp eq i64 %inside, 0
+  br i1 %alone, label %end, label %more
 more:
-  %j.next = add i64 %j, 1
-  %j.end = icmp uge i64 %j, %yields
-  br i1 %j.end, label %end, label %yield
+  %i.next = add i64 %i, 1
+  %long = icmp ugt i64 %i.next, PATIENCE
+  br i1 %long, label %yield, label %again
+again:
+  br label %look
 yield:
   call i32 @sched_yield()
-  br label %patient
+  br label %look
+end:
+  %found = load i64, ptr %bad
+  ret i64 %found
+}
+
+define i64 @attend(ptr %team, i64 %known, i64 %looks, i64 %yields, i64 %grace) {
+start:
+  %posted.at = getelementptr i64, ptr %team, i64 POSTED
+  %open.at = getelementptr i64, ptr %team, i64 OPEN
+  %attending = getelementptr i64, ptr %team, i64 ATTENDING
+  %rested = getelementptr i64, ptr %team, i64 RESTED
+  %a = atomicrmw add ptr %attending, i64 1 seq_cst
+  %b = atomicrmw add ptr %rested, i64 1 seq_cst
+  br label %look
+look:
+  %i = phi i64 [0, %start], [0, %job], [%i.next, %idle]
+  %done = phi i64 [0, %start], [%open, %job], [%done, %idle]
+  %posted = load atomic i64, ptr %posted.at acquire, align 8
+  %news = icmp ne i64 %posted, %known
+  br i1 %news, label %hold, label %watch
+watch:
+  %open = load atomic i64, ptr %open.at acquire, align 8
+  %closed = icmp eq i64 %open, 0
+  %joined = icmp eq i64 %open, %done
+  %nothing = or i1 %closed, %joined
+  br i1 %nothing, label %wait, label %job
+job:
+  call void @join(ptr %team, i64 %open)
+  br label %look
+wait:
+  %i.next = add i64 %i, 1
+  %holding = icmp ult i64 %i.next, %looks
+  br i1 %holding, label %idle, label %patient
+patient:
+  %yielded = sub i64 %i.next, %looks
+  %over = icmp ugt i64 %yielded, %yields
+  br i1 %over, label %end, label %yield
+yield:
+  call i32 @sched_yield()
+  br label %idle
+idle:
+  br label %look
 hold:
-  %k = phi i64 [0, %patient], [%k.next, %hold]
-  %again = load atomic i64, ptr %watched acquire, align 8
+  %k = phi i64 [0, %look], [%k.next, %hold]
+  %again = load atomic i64, ptr %posted.at acquire, align 8
   %k.next = add i64 %k, 1
   %k.end = icmp uge i64 %k, %grace
   br i1 %k.end, label %end, label %hold
 end:
-  ret i64 %now
+  %c = atomicrmw sub ptr %attending, i64 1 seq_cst
+  ret i64 %posted
+}
+
+define i64 @wait(ptr %team, i64 %known, i64 %looks, i64 %yields) {
+start:
+  %rested.at = getelementptr i64, ptr %team, i64 RESTED
+  %all = add i64 %looks, %yields
+  br label %look
+look:
+  %i = phi i64 [0, %start], [%i.next, %more], [%i.next, %yield]
+  %rested = load atomic i64, ptr %rested.at acquire, align 8
+  %news = icmp ne i64 %rested, %known
+  %over = icmp uge i64 %i, %all
+  %stop = or i1 %news, %over
+  %i.next = add i64 %i, 1
+  br i1 %stop, label %end, label %more
+more:
+  %patient = icmp uge i64 %i, %looks
+  br i1 %patient, label %yield, label %look
+yield:
+  call i32 @sched_yield()
+  br label %look
+end:
+  ret i64 %rested
 }
 """
 
 
-@functools.cache  # once, so that a forked child need not ask LLVM again
-def _compile_spin() -> Callable[[int, int, int, int, int, int], int] | None:
-    """``spin(announce, watched, known, looks, yields, grace)``: count up at one address, then watch the other, a number
-    of times holding the core and a number of times yielding it, until it is not ``known``. If so, hold on for ``grace``
-    looks. Returns what was seen. None where there is no LLVM or no sched_yield: then threads just sleep.
+class _Native(NamedTuple):
+    """``attend(words, posted, looks, yields, grace)``: count up RESTED, then watch for parts of a kernel and work at them, and
+    for POSTED to be other than given, that many times holding the core and as many yielding it, all over again after a kernel; when
+    it has changed, hold on for ``grace`` looks. Returns what was seen. ``wait(words, rested, looks, yields)``: watch RESTED alone.
+    ``conduct``: the address of a C function (words, function, its arguments, parts): function(arguments, i) for all parts i by all
+    who attend, and the least that it returned, of unsigned numbers.
     """
+
+    attend: Callable[[int, int, int, int, int], int]
+    wait: Callable[[int, int, int, int], int]
+    conduct: int
+
+
+@functools.cache  # once, so that a forked child need not ask LLVM again
+def _compile_native() -> _Native | None:
+    """None where there is no LLVM or no sched_yield: then threads just sleep, and kernels are no team's work."""
     try:
         import ctypes
+        import re
 
         from llvmlite import binding
 
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
+        words = {name[1:]: value for name, value in globals().items() if re.fullmatch("_[A-Z]+", name) and isinstance(value, int)}
+        text = re.sub(r"\b[A-Z]{3,}\b", lambda word: str(words[word[0]]), _NATIVE)
         machine = binding.Target.from_default_triple().create_target_machine(jit=True)
-        engine = binding.create_mcjit_compiler(binding.parse_assembly(_SPIN), machine)
+        engine = binding.create_mcjit_compiler(binding.parse_assembly(text), machine)
         if not binding.address_of_symbol("sched_yield"):  # asked after the engine has opened the process's own symbols
             return None
         engine.finalize_object()
-        address = engine.get_function_address("spin")
+        conduct, attend, wait = (engine.get_function_address(name) for name in ("conduct", "attend", "wait"))
         engine.detach()  # a worker may be in this code while the interpreter takes everything else down
         integer, pointer = ctypes.c_int64, ctypes.c_void_p
-        return ctypes.CFUNCTYPE(integer, pointer, pointer, integer, integer, integer, integer)(address)
+        return _Native(
+            ctypes.CFUNCTYPE(integer, pointer, integer, integer, integer, integer)(attend),
+            ctypes.CFUNCTYPE(integer, pointer, integer, integer, integer)(wait),
+            conduct,
+        )
     except Exception:
         return None
 
@@ -250,8 +425,9 @@ def _compile_spin() -> Callable[[int, int, int, int, int, int], int] | None:
 class _Pool:
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.queue: SimpleQueue[_Seat] = SimpleQueue()
+        self.queue: SimpleQueue[_Seat | None] = SimpleQueue()  # None only wakes
         self.watch = _Watch()
+        self.mine = threading.Lock()  # held by the thread whose kernel the workers share
         self.workers = 0
 
     def grow(self, workers: int) -> None:
@@ -264,14 +440,18 @@ class _Pool:
             self.watch.enabled = self.workers < _cores()
 
 
-def _serve(queue: SimpleQueue[_Seat], watch: _Watch) -> None:
+def _serve(queue: SimpleQueue[_Seat | None], watch: _Watch) -> None:
     _local.worker = True
     while True:
-        watch.next_seat(queue).serve()
+        seat = watch.next_seat(queue)
+        if seat is not None:
+            seat.serve()
+        del seat
 
 
 class _Local(threading.local):
     worker = False
+    enlisted: _Pool | None = None
 
 
 def _pool_with(workers: int) -> _Pool:

@@ -39,10 +39,10 @@ def python(program: str, *arguments: object, timeout: float = 100, **environment
 def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A new pool, with and without the machine code that watches before it sleeps."""
     if not request.param:
-        monkeypatch.setattr(threads, "_compile_spin", lambda: None)
+        monkeypatch.setattr(threads, "_compile_native", lambda: None)
     elif sys.platform == "linux":
         pytest.importorskip("llvmlite", reason="without LLVM the pool only sleeps")
-        assert threads._compile_spin() is not None
+        assert threads._compile_native() is not None
     threads._forget()
     yield
     threads._forget()

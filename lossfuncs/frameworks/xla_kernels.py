@@ -126,11 +126,11 @@ def _handler(rows: Any, kind: str, labels: str, long: bool, total: bool, order: 
     one = types.float64 if kind == "float64" else types.float32
 
     def values(t: Any, p: Any, results: Any, out: Any, n: int, m: int, scale: float, a: Any) -> int:
-        return compute(t, p, np.ones(1), out, n, m, m, 0, 1, 0, NO_CLASS, a)
+        return compute(t, p, np.ones(1), out, n, m, m, 0, 1, 0, 1, 0, NO_CLASS, a)
 
     def gradients(t: Any, p: Any, results: Any, out: Any, n: int, m: int, scale: float, a: Any) -> int:
         g = element(_words(results[1])[3])
-        return compute(t, p, np.ones(1), out, g, g, n, m, m, 0, 1, 0, NO_CLASS, scale, a)
+        return compute(t, p, np.ones(1), out, g, g, n, m, m, 0, 1, 0, 1, 0, NO_CLASS, scale, a)
 
     run = gradients if order else values
 
