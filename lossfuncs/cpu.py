@@ -141,8 +141,12 @@ def shortcut(
         out = np.empty(size, into)
         t, p = t.ravel(), p.ravel()
         if half:
-            t, p = _bits(t), _bits(p)
-        if not compute(t, p, ONE, _bits(out) if half else out):
+            if not compute(_bits(t), _bits(p), ONE, _bits(out)):
+                return None
+        elif chunks > 1:
+            if not compute(t, p, ONE, out):
+                return None
+        elif call(t, p, ONE, out, n, m, chunk, 0, 1, 0, 1, 0, NO_CLASS, a) >= 0:
             return None
         if divisor is not None:
             return total(out, divisor)
@@ -209,7 +213,7 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, severa
         into = out[c * count : (c + 1) * count] if task.total else np.empty(hi - lo, problem.dtype)
         grads = [np.empty(end - begin, problem.dtype) for _ in task.derivatives]
         weights = w[lo:hi] if step else w
-        bad = int(kernel.call(t, _bits(p), weights, _bits(into), *_pair([_bits(g) for g in grads]), n, hi - lo, hi - lo, 0, 1, *last))
+        bad = int(kernel.call(t, _bits(p), weights, _bits(into), *_pair([_bits(g) for g in grads]), n, hi - lo, hi - lo, 0, 1, 0, 1, *last))
         if not task.total:
             out[lo:hi] = into
         for d, g in zip(task.derivatives, grads, strict=True):
