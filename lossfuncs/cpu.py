@@ -22,6 +22,7 @@ from .rows import Pass, Rows
 from .schedules import SHORT, Kernel, piece_signature, signature
 
 CHUNK = 1 << 15  # elements that are computed together: 128 KB of float32, an eighth of an L2 cache
+GROUP = 1024  # elements of the longest row beside which the work on its totals counts
 LONGEST = 1 << 18  # a longer row is cut up for the threads
 CUT = 4096  # a pointwise loss may be cut into rows of this length
 WORTH = 20e-6  # seconds of work from which sharing it pays, even when the other threads must be woken first
@@ -45,6 +46,8 @@ class Compiled:
 
 
 def _rows_kernel(rows: Rows, kind: str, labelled: bool, n: int, total: bool, order: int, parameters: int) -> Compiled:
+    if rows.narrow is not None and kind != "float64":
+        rows = rows.narrow
     kept = order == 1 and rows.softmax_slope is not None and SHORT < n <= KEPT
     return _kernel(rows, kind, labelled, n > SHORT, total, order, parameters, kept)
 
@@ -110,7 +113,8 @@ def shortcut(
     scale = 1.0 if divisor is None else 1.0 / divisor * share  # to the last bit as in `run`
     last = (0, NO_CLASS, scale, a) if order else (0, NO_CLASS, a)
 
-    trials, serial = [], kernel.seconds_per_element * elements  # what one thread takes: a guess, then the least of the first calls
+    trials: list[float] = []
+    serial = kernel.seconds_per_element * elements  # what one thread takes: a guess, then the least of the first calls
 
     def compute(*arrays: Array) -> bool:
         """False if the call should go the long way."""
@@ -132,7 +136,7 @@ def shortcut(
                 bad = call(*arrays, n, m, chunk, 0, chunks, team, min(8 * n_threads, chunks), *last)
             finally:
                 threads.dismiss()
-        return bad < 0
+        return bool(bad < 0)
 
     def total(out: Array, divisor: float) -> Any:
         return np.float64(share * (out[0] if chunks == 1 else _exact_sum(out)) / divisor)
@@ -164,8 +168,9 @@ def shortcut(
 
 def _chunk(n: int, elements: int = CHUNK) -> int:
     """How many rows of n elements are computed together."""
-    chunk = max(1, elements // n)
-    return chunk - chunk % 64 if chunk > 64 else chunk
+    if n > GROUP:
+        return max(1, elements // n)
+    return max(64, elements // n // 64 * 64)  # 64 rows' totals become values together
 
 
 def _chunks(m: int, n: int) -> int:

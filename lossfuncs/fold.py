@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 from numba import types
@@ -23,9 +23,9 @@ from .lanes import (
     column,
     dense_target,
     dot_to,
+    first_max_to,
     labelled_target,
     max_to,
-    min_to,
     narrow,
     prefetch,
     put,
@@ -34,7 +34,7 @@ from .lanes import (
     top_to,
     widen,
 )
-from .rows import Pass, Rows, Scalar
+from .rows import Pass, Rows, Scalar, looks_back
 
 AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
@@ -74,6 +74,22 @@ ELEMENTS = {
 }
 
 
+class Sweep(NamedTuple):
+    """What is gathered in a walk along the row: step(S, s, K, t, p, j, lane, wanted, a) takes in an element.
+
+    The totals from `slot` on start with `starts`; finish(S) combines the lanes of a long row. `each` takes in 64 elements where that is
+    not just 64 steps. A sweep that is `alone` uses places of totals that come later; a `slow` one takes longer than memory.
+    """
+
+    step: Any
+    slot: int
+    starts: tuple[float, ...]
+    finish: Any
+    each: Callable[[Any], Any] | None = None
+    alone: bool = False
+    slow: bool = False
+
+
 class Fold:
     """The passes of one loss over 64 lanes, for one element kind, dense or labelled targets, short or long rows.
 
@@ -92,10 +108,44 @@ class Fold:
         self.softmax = (self.count + 1) * LANES  # a pass may need one total for itself
         self.totals = scratch(self.softmax + (KEPT + LANES if kept else 0), types.float64)
         slots = itertools.accumulate((one.size for one in rows.passes), initial=0)
-        self.each = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]
-        self.all = functools.reduce(_then, self.each)
+        parts = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]
+        self.each = [self._one_after_the_other(part) for part in parts]
+        together: list[Any] = []  # sweeps that need nothing of each other walk along the row together
+        for one, part in zip(rows.passes, parts, strict=True):
+            for k, piece in enumerate(part):
+                if isinstance(piece, Sweep) and together and isinstance(together[-1], list) and not k and not looks_back(one):
+                    if not piece.alone and not together[-1][-1].alone:
+                        together[-1].append(piece)
+                        continue
+                together.append([piece] if isinstance(piece, Sweep) else piece)
+        self.all = self._one_after_the_other(together)
 
-    def _again(self, one: Pass, slot: int) -> Any:
+    def _one_after_the_other(self, parts: list[Any]) -> Any:
+        """Walks, and what is done between them.
+
+        Memory is asked for beforehand: in the only walk, further along the row; otherwise that of the next row, in the walk that takes
+        longest, or of equal ones predictions in the last but one and targets in the last.
+        """
+        walks = [part if isinstance(part, list) else [part] for part in parts if isinstance(part, list | Sweep)]
+        last = len(walks) - 1
+        ahead = dict.fromkeys(range(len(walks)), nothing_ahead)
+        slow = next((k for k, walk in enumerate(walks) if walk[0].slow), None)
+        if not last:
+            ahead[0] = further_ahead if self.labelled else both_further_ahead
+        elif slow is not None:
+            ahead[slow] = next_predictions if self.labelled else next_of_both
+        elif last > 0 and self.labelled:
+            ahead[last] = next_predictions
+        elif last > 0:
+            ahead[last - 1], ahead[last] = next_predictions, next_targets
+        numbered = iter(range(len(walks)))
+        steps = []
+        for part in parts:
+            walk = part if isinstance(part, list) else [part]
+            steps.append(self._walk(walk, ahead[next(numbered)]) if isinstance(walk[0], Sweep) else part)
+        return functools.reduce(_then, steps)
+
+    def _again(self, one: Pass, slot: int) -> list[Any]:
         size, before = one.size, one.label
 
         @inline
@@ -103,56 +153,43 @@ class Fold:
             for lane in range(size * LANES):
                 put(S, slot * LANES + lane, S[before * LANES + lane])
 
-        return fold
+        return [fold]
 
-    def _sweep(self, step: Any, slot: int, count: int, start: float, combine: Any, hard: Any = None) -> Any:
-        """Start `count` totals, let `step(S, s, K, t, p, j, lane, wanted, a)` take in each element, combine the lanes of a long row.
+    def _walk(self, sweeps: list[Sweep], ahead: Any) -> Any:
+        """One walk along the row, in which each of the sweeps takes in every element.
 
         s holds the totals of the passes before: those of the lane's row. In a long row they are the same in all lanes, and what
-        depends on them alone is worked out once. `hard` does the same for 64 elements whose targets are all 0 or 1.
+        depends on them alone is worked out once.
         """
-        known = column(slot)
-        each = _each_lane(step, None if self.long else known)
-        if hard is not None:
-            each = hard_or_soft(_each_lane(hard, None if self.long else known), each, self.element.load)
-        elif combine is dot_to:
-            each, combine = _unless_all_zero(each, self.element.load), add_to
-        stride, later, dense, alone = self.stride, slot > 0, not self.labelled, self.count == 1 and combine is add_to
+        known, stride = column(sweeps[0].slot), self.stride
+        blocks = [_each_lane(one.step, None if self.long else known) for one in sweeps]
+        each = functools.reduce(_each_then, [one.each(block) if one.each else block for one, block in zip(sweeps, blocks, strict=True)])
+        tail = functools.reduce(_step_then, [one.step for one in sweeps])
+        start = functools.reduce(_call_then, [_start(one.slot + q, x) for one in sweeps for q, x in enumerate(one.starts)])
+        finish = functools.reduce(_call_then, [one.finish for one in sweeps])
 
         @inline
         def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            for lane in range(count * LANES):
-                put(S, slot * LANES + lane, start)
+            start(S)
             for j in range(n):
                 each(S, (), K, at(t, j * stride), at(p, j * LANES), j, a)
 
         @inline
         def long(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            for lane in range(count * LANES):
-                put(S, slot * LANES + lane, start)
+            start(S)
             full, s = n // LANES, known(S, 0)
             for j in range(full):
-                if alone:
-                    prefetch(p, j * LANES + AHEAD)
-                    if dense:
-                        prefetch(t, j * LANES + AHEAD)
-                elif later:  # this row is in the cache: meanwhile the next one can come
-                    prefetch(p, j * LANES + n)
-                    if dense and n <= NEAR:
-                        prefetch(t, j * LANES + n)
+                ahead(t, p, j * LANES, n)
                 each(S, s, K, at(t, j * stride), at(p, j * LANES), j, a)
             rest = n - full * LANES
             if rest:
                 for lane in range(LANES):
-                    step(S, s, K, tail_t, tail_p, full, lane, lane < rest, a)
-            for q in range(count):
-                combined = tree(at(S, (slot + q) * LANES), combine)
-                for lane in range(LANES):
-                    put(S, (slot + q) * LANES + lane, combined)
+                    tail(S, s, K, tail_t, tail_p, full, lane, lane < rest, a)
+            finish(S)
 
         return long if self.long else short
 
-    def _gathering(self, one: Pass, slot: int, start: float, combine: Any) -> Any:
+    def _gathering(self, one: Pass, slot: int, start: float, combine: Any) -> list[Any]:
         load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
 
         def gathering(terms: Any) -> Any:
@@ -163,30 +200,37 @@ class Fold:
 
             return step
 
+        each: Callable[[Any], Any] | None = None
         if combine is dot_to:
 
             @inline
             def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
                 dot_to(at(S, slot * LANES), lane, terms(s, load(p[lane]), *a), target(K, t, j, lane), wanted)
+
+            def each(every: Any) -> Any:
+                return _unless_all_zero(every, load)
         else:
             step = gathering(terms)
-        hard = None if one.hard is None or self.labelled else gathering(self.element.bind(one.hard))
-        return self._sweep(step, slot, one.size, start, combine, hard)
+            if one.hard is not None and not self.labelled:
+                hard = _each_lane(gathering(self.element.bind(one.hard)), None if self.long else column(slot))
 
-    def _sum(self, one: Pass, slot: int) -> Any:
+                def each(every: Any) -> Any:
+                    return hard_or_soft(hard, every, load)
+
+        return [Sweep(step, slot, (start,) * one.size, _merging(slot, one.size, add_to if combine is dot_to else combine), each)]
+
+    def _sum(self, one: Pass, slot: int) -> list[Any]:
         return self._gathering(one, slot, 0.0, add_to)
 
-    def _max(self, one: Pass, slot: int) -> Any:
+    def _max(self, one: Pass, slot: int) -> list[Any]:
         return self._gathering(one, slot, -math.inf, max_to)
 
-    def _top(self, one: Pass, slot: int) -> Any:
+    def _top(self, one: Pass, slot: int) -> list[Any]:
         return self._gathering(one, slot, -math.inf, top_to)
 
-    def _lse(self, one: Pass, slot: int) -> Any:
+    def _lse(self, one: Pass, slot: int) -> list[Any]:
         load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
         exp = self.element.replace[rows.exp_nonpositive]
-        # NaN need not stay in the maximum: it comes back in the sum.
-        largest = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
         keep, kept = self.kept, self.softmax
 
         @inline
@@ -198,40 +242,50 @@ class Fold:
             add_to(at(S, (slot + 1) * LANES), lane, e, 1.0, wanted & (x != m))
             add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, wanted & (x == m))
 
-        others = self._sweep(step, slot + 1, 2, 0.0, add_to)
-
         @inline
-        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            largest(S, K, t, p, tail_t, tail_p, n, a)
-            others(S, K, t, p, tail_t, tail_p, n, a)
+        def without_the_largest(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             for lane in range(LANES):  # of the equal largest, one is the maximum itself
                 put(S, (slot + 1) * LANES + lane, S[(slot + 1) * LANES + lane] + (S[(slot + 2) * LANES + lane] - 1.0))
 
-        return fold
+        # NaN need not stay in the maximum: it comes back in the sum.
+        largest = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
+        return [*largest, Sweep(step, slot + 1, (0.0, 0.0), _merging(slot + 1, 2, add_to), alone=True, slow=True), without_the_largest]
 
-    def _argmax(self, one: Pass, slot: int) -> Any:
-        load, target, terms, long = self.element.load, self.target, self.element.bind(one.terms), self.long
-        largest = self._gathering(one, slot, -math.inf, max_to)
+    def _argmax(self, one: Pass, slot: int) -> list[Any]:
+        load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
 
         @inline
         def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
             x = terms(s, target(K, t, j, lane), load(p[lane]), *a)
-            index = float(j * LANES + lane) if long else float(j)
-            hit = index if (x == s[slot]) | (x != x) else math.inf
-            min_to(at(S, (slot + 1) * LANES), lane, hit, 1.0, wanted)
+            first_max_to(at(S, slot * LANES), lane, x, float(j), wanted)
 
-        first = self._sweep(step, slot + 1, 1, math.inf, min_to)
+        if not self.long:
+            return [Sweep(step, slot, (0.0, -math.inf), None, alone=True)]
 
         @inline
-        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            largest(S, K, t, p, tail_t, tail_p, n, a)
-            first(S, K, t, p, tail_t, tail_p, n, a)
+        def first(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            """Along the row to the first 64 elements that have the largest among them."""
+            j, hits, largest, full = 0, 0, S[slot * LANES], n // LANES
+            while j < full and not hits:
+                if largest == largest:
+                    for lane in range(LANES):
+                        hits += load(t[j * LANES + lane]) == largest
+                else:
+                    for lane in range(LANES):
+                        y = load(t[j * LANES + lane])
+                        hits += y != y
+                j += 1
+            block, begin = (at(t, (j - 1) * LANES), (j - 1) * LANES) if hits else (tail_t, full * LANES)
+            found = begin
+            for lane in range(LANES - 1, -1, -1):
+                y = load(block[lane])
+                found = begin + lane if ((y == largest) | (y != y)) & (begin + lane < n) else found
             for lane in range(LANES):
-                put(S, slot * LANES + lane, S[(slot + 1) * LANES + lane])
+                put(S, slot * LANES + lane, float(found))
 
-        return fold
+        return [*self._gathering(one, slot, -math.inf, max_to), first]
 
-    def _label(self, one: Pass, slot: int) -> Any:
+    def _label(self, one: Pass, slot: int) -> list[Any]:
         if not self.labelled:
             return self._argmax(one, slot)
 
@@ -240,18 +294,18 @@ class Fold:
             for lane in range(LANES):
                 put(S, slot * LANES + lane, float(K[lane]))
 
-        return fold
+        return [fold]
 
-    def _larger(self, one: Pass, slot: int) -> Any:
+    def _larger(self, one: Pass, slot: int) -> list[Any]:
         load, value = self.element.load, one.own
 
         @inline
         def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
             add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & (not load(p[lane]) <= s[value]))
 
-        return self._sweep(step, slot, 1, 0.0, add_to)
+        return [Sweep(step, slot, (0.0,), _merging(slot, 1, add_to))]
 
-    def _earlier(self, one: Pass, slot: int) -> Any:
+    def _earlier(self, one: Pass, slot: int) -> list[Any]:
         load, long, label, value, larger = self.element.load, self.long, one.label, one.own, one.larger * LANES
 
         @inline
@@ -259,7 +313,7 @@ class Fold:
             earlier = long | (float(j) < s[label])  # along a long row the sweep ends at the label
             add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & (load(p[lane]) == s[value]) & earlier)
 
-        count = self._sweep(step, slot, 1, 0.0, add_to)
+        count = self._walk([Sweep(step, slot, (0.0,), _merging(slot, 1, add_to))], nothing_ahead)
 
         @inline
         def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
@@ -275,12 +329,12 @@ class Fold:
                 else:
                     count(S, K, t, p, tail_t, tail_p, n, a)
 
-        return fold
+        return [fold]
 
-    def _dot(self, one: Pass, slot: int) -> Any:
+    def _dot(self, one: Pass, slot: int) -> list[Any]:
         return self._at_label(one, slot) if self.labelled else self._gathering(one, slot, 0.0, dot_to)
 
-    def _at_label(self, one: Pass, slot: int) -> Any:
+    def _at_label(self, one: Pass, slot: int) -> list[Any]:
         """terms(s, p) at each lane's label, which is in range: the schedule saw to it."""
         load, terms, read = self.element.load, self.element.bind(one.terms), column(slot)
 
@@ -295,9 +349,9 @@ class Fold:
             for lane in range(LANES):
                 set_to(at(S, slot * LANES), lane, x)
 
-        return long if self.long else short
+        return [long if self.long else short]
 
-    def _pick(self, one: Pass, slot: int) -> Any:
+    def _pick(self, one: Pass, slot: int) -> list[Any]:
         if self.labelled:
             return self._at_label(one, slot)
         load, terms, read, long, index = self.element.load, self.element.bind(one.terms), column(slot), self.long, one.label * LANES
@@ -308,7 +362,7 @@ class Fold:
                 row = int(S[index + lane])
                 put(S, slot * LANES + lane, terms(read(S, lane), load(p[row if long else row * LANES + lane]), *a))
 
-        return fold
+        return [fold]
 
 
 def _each_lane(step: Any, known: Any) -> Any:
@@ -366,6 +420,89 @@ def _then(first: Any, second: Any) -> Any:
         second(S, K, t, p, tail_t, tail_p, n, a)
 
     return both
+
+
+def _each_then(first: Any, second: Any) -> Any:
+    @inline
+    def both(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+        first(S, s, K, t, p, j, a)
+        second(S, s, K, t, p, j, a)
+
+    return both
+
+
+def _step_then(first: Any, second: Any) -> Any:
+    @inline
+    def both(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
+        first(S, s, K, t, p, j, lane, wanted, a)
+        second(S, s, K, t, p, j, lane, wanted, a)
+
+    return both
+
+
+def _call_then(first: Any, second: Any) -> Any:
+    @inline
+    def both(S: Any) -> None:
+        first(S)
+        second(S)
+
+    return both
+
+
+def _start(slot: int, x: float) -> Any:
+    @inline
+    def start(S: Any) -> None:
+        for lane in range(LANES):
+            put(S, slot * LANES + lane, x)
+
+    return start
+
+
+def _merging(slot: int, count: int, combine: Any) -> Any:
+    """The end of a long row: its lanes combined, and the result in all of them."""
+
+    @inline
+    def merge(S: Any) -> None:
+        for q in range(count):
+            combined = tree(at(S, (slot + q) * LANES), combine)
+            for lane in range(LANES):
+                put(S, (slot + q) * LANES + lane, combined)
+
+    return merge
+
+
+@inline
+def nothing_ahead(t: Any, p: Any, i: int, n: int) -> None:
+    """All is in the cache."""
+
+
+@inline
+def further_ahead(t: Any, p: Any, i: int, n: int) -> None:
+    prefetch(p, i + AHEAD)
+
+
+@inline
+def both_further_ahead(t: Any, p: Any, i: int, n: int) -> None:
+    prefetch(p, i + AHEAD)
+    prefetch(t, i + AHEAD)
+
+
+@inline
+def next_predictions(t: Any, p: Any, i: int, n: int) -> None:
+    prefetch(p, i + n)
+
+
+@inline
+def next_of_both(t: Any, p: Any, i: int, n: int) -> None:
+    prefetch(p, i + n)
+    if n <= NEAR:
+        prefetch(t, i + n)
+
+
+@inline
+def next_targets(t: Any, p: Any, i: int, n: int) -> None:
+    if n <= NEAR:
+        prefetch(t, i + n)
 
 
 @inline

@@ -129,6 +129,23 @@ def _gather(op: str) -> Any:
     return gather
 
 
+@intrinsic
+def first_max_to(typing: Any, p: Any, lane: Any, x: Any, index: Any, wanted: Any) -> Any:
+    """Where x is larger than the lane's largest so far, or the first NaN, write down its index; the largest stands 64 places behind."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        p, lane, x, index, wanted = args
+        places = [builder.gep(p, [lane]), builder.gep(p, [builder.add(lane, _INDEX(LANES))])]
+        first, largest = (builder.load(place) for place in places)
+        better = builder.and_(builder.fcmp_unordered(">", x, largest), builder.fcmp_ordered("ord", largest, largest))
+        better = builder.and_(better, wanted)
+        for place, new, old in zip(places, (index, x), (first, largest), strict=True):
+            builder.store(builder.select(better, new, old), place)
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, types.float64, types.float64, types.boolean), emit
+
+
 add_to, dot_to, max_to, top_to, min_to = (_gather(op) for op in ("add", "dot", "max", "top", "min"))
 """gather(p, lane, values, weight, wanted): take the values of one element into that lane's totals, where wanted."""
 

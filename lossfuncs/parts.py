@@ -31,6 +31,16 @@ def shared(typing: Any, body: Any, team: Any, parts: Any, begin: Any, end: Any, 
         frame = ir.LiteralStructType([_WORD] * 3 + [field.type for field in fields])
         bytes_, word = ir.IntType(8).as_pointer(), ir.FunctionType(_WORD, [ir.IntType(8).as_pointer(), _WORD])
 
+        # A function of its own, whose arguments LLVM knows to be no scratch of the body's: what is loaded from a frame might be.
+        own = ir.Function(builder.module, ir.FunctionType(_WORD, [*(field.type for field in fields), _WORD, _WORD]),
+                          builder.module.get_unique_name("body"))  # fmt: skip
+        own.linkage = "internal"
+        own.attributes.add("noinline")
+        inside = ir.IRBuilder(own.append_basic_block())
+        function = context.declare_function(builder.module, compiled.fndesc)
+        _, found = context.call_conv.call_function(inside, function, inner.return_type, inner.args, own.args)
+        inside.ret(found)
+
         part = ir.Function(builder.module, word, builder.module.get_unique_name("part"))
         part.linkage = "internal"
         inside = ir.IRBuilder(part.append_basic_block())
@@ -39,9 +49,7 @@ def shared(typing: Any, body: Any, team: Any, parts: Any, begin: Any, end: Any, 
             inside.load(inside.gep(packed, [ir.IntType(32)(0), ir.IntType(32)(k)])) for k in range(3 + len(fields)))  # fmt: skip
         size = inside.sub(last, first)
         bounds = [inside.add(first, inside.sdiv(inside.mul(size, i), count)) for i in (part.args[1], inside.add(part.args[1], _WORD(1)))]
-        function = context.declare_function(builder.module, compiled.fndesc)
-        _, found = context.call_conv.call_function(inside, function, inner.return_type, inner.args, [*values, *bounds])
-        inside.ret(found)
+        inside.ret(inside.call(own, [*values, *bounds]))
 
         with builder.goto_entry_block():
             place = builder.alloca(frame)
@@ -56,7 +64,8 @@ def shared(typing: Any, body: Any, team: Any, parts: Any, begin: Any, end: Any, 
                 builder.store(_WORD(1), builder.gep(place, [ir.IntType(32)(0), ir.IntType(32)(0)]))
                 builder.store(builder.call(part, [packed_here, _WORD(0)]), result)
             with together:
-                conduct = builder.inttoptr(builder.load(conduct_at), ir.FunctionType(_WORD, [bytes_, part.type, bytes_, _WORD]).as_pointer())
+                kind = ir.FunctionType(_WORD, [bytes_, part.type, bytes_, _WORD]).as_pointer()
+                conduct = builder.inttoptr(builder.load(conduct_at), kind)
                 builder.store(builder.call(conduct, [builder.inttoptr(team, bytes_), part, packed_here, parts]), result)
         return builder.load(result)
 

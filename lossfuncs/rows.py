@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import inspect
 import math
 import types
 from collections.abc import Callable, Mapping
@@ -87,6 +88,29 @@ class Pass(NamedTuple):
     own: int = 0  # for Larger and Earlier, which total is the label's own prediction
     larger: int = 0  # for Earlier, which total says how many are larger
     hard: Scalar | None = None
+
+
+class _Totals:
+    """Stands for the totals before a pass, to see whether it asks for one."""
+
+    asked = False
+
+    def __getitem__(self, which: int | slice) -> Any:
+        self.asked |= not isinstance(which, slice)
+        return self if isinstance(which, slice) else 0.5
+
+
+def looks_back(one: Pass) -> bool:
+    """Whether the pass needs the totals of those before it. Its maths is free of branches, so one call shows it."""
+    if one.op not in ("sum", "max", "top", "dot", "lse", "label"):
+        return True
+    code, totals = one.terms.__code__, _Totals()
+    ones = 16 if code.co_flags & inspect.CO_VARARGS else code.co_argcount - 1
+    try:
+        one.terms(totals, *[0.5] * ones)
+    except (ArithmeticError, TypeError, ValueError):
+        return True
+    return totals.asked
 
 
 def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None) -> Pass:
@@ -155,6 +179,8 @@ class Rows(NamedTuple):
     curve: Scalar | None = None
     # softmax_slope(c, t, e, *a): the slope once more, for a schedule that has kept e = exp(x - m) of the LogSumExp pass.
     softmax_slope: Scalar | None = None
+    # The same for data of float32 and below, whose squares and products neither over- nor underflow a float64.
+    narrow: Rows | None = None
     # How many of the passes the value needs; the derivative needs all. None: all.
     leading: int | None = None
     # A pointwise loss: slope and curve need nothing of the other elements, and rows may be cut anywhere.

@@ -270,7 +270,22 @@ def cosine_slope(c: Any, t: float, p: float, sign: float) -> Any:
     return sign * c[1] * (t * c[0] - p * c[2])
 
 
-COSINE = Rows("cosine", (Top(_largest, 2), Sum(_scaled_products, 3)), cosine_value, cosine_around, cosine_slope)
+def _products(s: Any, t: float, p: float, sign: float) -> tuple[float, float, float]:
+    return t * t, p * p, t * p
+
+
+def narrow_cosine_value(s: Any, n: float, sign: float) -> Any:
+    return cosine_value((1.0, 1.0, *s), n, sign)
+
+
+def narrow_cosine_around(s: Any, n: float, sign: float) -> tuple[Any, ...]:
+    return cosine_around((1.0, s[1], *s), n, sign)
+
+
+NARROW_COSINE = Rows("cosine", (Sum(_products, 3),), narrow_cosine_value, narrow_cosine_around, cosine_slope)
+COSINE = Rows(
+    "cosine", (Top(_largest, 2), Sum(_scaled_products, 3)), cosine_value, cosine_around, cosine_slope, narrow=NARROW_COSINE
+)
 
 
 def cosine_rows(n: int) -> tuple[Rows, tuple[float, ...]]:
