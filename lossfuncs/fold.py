@@ -19,6 +19,7 @@ from . import rows, vectormath
 from .lanes import (
     LANES,
     add_to,
+    any_besides,
     at,
     column,
     dense_target,
@@ -50,8 +51,9 @@ def inline(part: Callable[..., Any]) -> Any:
 class Element:
     """A kind of array element: its Numba type, how it is read into float64 and written from it, and its vector maths."""
 
-    def __init__(self, type_: Any, load: Any, store: Any, tier: dict[str, Any]) -> None:
+    def __init__(self, type_: Any, load: Any, store: Any, tier: dict[str, Any], one: int) -> None:
         self.type, self.load, self.store = type_, load, store
+        self.any_nonzero, self.any_soft = any_besides(0), any_besides(0, one)  # among 64: -0, too, is to be looked at
         named = {name: f for name, f in tier.items() if hasattr(math, name)}
         self.replace: dict[Any, Any] = {getattr(math, name): f for name, f in named.items()}
         own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "rel_entr")
@@ -67,10 +69,10 @@ class Element:
 
 
 ELEMENTS = {
-    "float64": Element(types.float64, widen, widen, vectormath.DOUBLE),
-    "float32": Element(types.float32, widen, narrow, vectormath.SINGLE),
-    "float16": Element(types.uint16, vectormath.load_half, vectormath.store_half, vectormath.SINGLE),
-    "bfloat16": Element(types.uint16, vectormath.load_bfloat16, vectormath.store_bfloat16, vectormath.SINGLE),
+    "float64": Element(types.float64, widen, widen, vectormath.DOUBLE, 0x3FF0 << 48),
+    "float32": Element(types.float32, widen, narrow, vectormath.SINGLE, 0x3F80 << 16),
+    "float16": Element(types.uint16, vectormath.load_half, vectormath.store_half, vectormath.SINGLE, 0x3C00),
+    "bfloat16": Element(types.uint16, vectormath.load_bfloat16, vectormath.store_bfloat16, vectormath.SINGLE, 0x3F80),
 }
 
 
@@ -208,14 +210,14 @@ class Fold:
                 dot_to(at(S, slot * LANES), lane, terms(s, load(p[lane]), *a), target(K, t, j, lane), wanted)
 
             def each(every: Any) -> Any:
-                return _unless_all_zero(every, load)
+                return _unless_all_zero(every, self.element.any_nonzero)
         else:
             step = gathering(terms)
             if one.hard is not None and not self.labelled:
                 hard = _each_lane(gathering(self.element.bind(one.hard)), None if self.long else column(slot))
 
                 def each(every: Any) -> Any:
-                    return hard_or_soft(hard, every, load)
+                    return hard_or_soft(hard, every, self.element.any_soft)
 
         return [Sweep(step, slot, (start,) * one.size, _merging(slot, one.size, add_to if combine is dot_to else combine), each)]
 
@@ -382,16 +384,12 @@ def _each_lane(step: Any, known: Any) -> Any:
     return each
 
 
-def hard_or_soft(hard: Any, soft: Any, load: Any) -> Any:
+def hard_or_soft(hard: Any, soft: Any, any_soft: Any) -> Any:
     """The one if all 64 targets are 0 or 1, the other if not."""
 
     @inline
     def each(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
-        between = 0
-        for lane in range(LANES):
-            y = load(t[lane])
-            between += (y != 0.0) & (y != 1.0)
-        if between:
+        if any_soft(t):
             soft(S, s, K, t, p, j, a)
         else:
             hard(S, s, K, t, p, j, a)
@@ -399,15 +397,12 @@ def hard_or_soft(hard: Any, soft: Any, load: Any) -> Any:
     return each
 
 
-def _unless_all_zero(each: Any, load: Any) -> Any:
+def _unless_all_zero(each: Any, any_nonzero: Any) -> Any:
     """For a sum that is weighted by the targets: most of a one-hot row need not be looked at."""
 
     @inline
     def some(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
-        weights = 0
-        for lane in range(LANES):
-            weights += load(t[lane]) != 0.0
-        if weights:
+        if any_nonzero(t):
             each(S, s, K, t, p, j, a)
 
     return some

@@ -9,6 +9,7 @@ Everything here is an `@intrinsic`: a few LLVM instructions with a Numba type.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -247,6 +248,23 @@ def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: A
     """Nothing is asked for."""
     result = types.void(S, W, status, K, t, p, tail_t, tail_p, grad, hess, row, lanes, n, scale, a)
     return result, lambda context, *_: context.get_dummy_value()
+
+
+def any_besides(*patterns: int) -> Any:
+    """An intrinsic that says of the 64 elements from p on whether one's bits are none of these."""
+
+    @intrinsic
+    def found(typing: Any, p: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            integer = ir.IntType(8 * _BYTES[args[0].type.pointee])
+            vector = ir.VectorType(integer, LANES)
+            bits = builder.load(builder.bitcast(args[0], vector.as_pointer()), align=integer.width // 8)
+            each = [builder.icmp_unsigned("!=", bits, ir.Constant(vector, [pattern] * LANES)) for pattern in patterns]
+            return builder.icmp_unsigned("!=", builder.bitcast(functools.reduce(builder.and_, each), ir.IntType(LANES)), _INDEX(0))
+
+        return types.boolean(p), emit
+
+    return found
 
 
 @intrinsic

@@ -398,7 +398,7 @@ class Kernel:
 
         step = mapping(bind(one.terms))
         if one.hard is not None:
-            step = hard_or_soft(mapping(bind(one.hard)), step, load)
+            step = hard_or_soft(mapping(bind(one.hard)), step, self.element.any_soft)
         return inline(lambda F, U, c, t, p, G, H, a: step(F, (), U, t, p, 0, a))
 
     def _pointwise_long(self) -> Any:
