@@ -364,7 +364,7 @@ def _compile(
     _counts["compiled"] += 1
     cpu_target.typing_context.refresh()  # so that functions with a registered overload are known
     dispatcher = _dispatcher(function, options, {})
-    with _optimised_as_a_whole():
+    with _compiled_as_a_whole():
         dispatcher.compile(signature)
     (result,) = dispatcher.overloads.values()
     machine, record = _Machine(result.entry_point, 0), None
@@ -375,29 +375,56 @@ def _compile(
 
 
 @contextlib.contextmanager
-def _optimised_as_a_whole() -> Iterator[None]:
-    """Meanwhile functions that only others call are left to the optimisation of the function they are inlined in.
+def _compiled_as_a_whole() -> Iterator[None]:
+    """Meanwhile functions that only others call are left to the compilation of the function they are inlined in.
 
-    Numba optimises each function with all that is inlined in it, so that code in the innermost of six would be optimised six times:
-    a third of the compile time. Numba's own lock keeps everybody else's compilations out.
+    Numba optimises each function with all that is inlined in it and makes it machine code, so that the innermost of six would be
+    compiled six times: a third of the time. Its own lock keeps all other compilations out.
     """
-    from numba.core.codegen import CPUCodeLibrary
+    from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary, JITCPUCodegen
     from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.environment import lookup_environment
 
-    optimise: Any = getattr(CPUCodeLibrary, "_optimize_final_module", None)
+    def outermost(module: Any) -> bool:
+        return any(f.name.startswith("_ZN7cpython") for f in module.functions)
 
-    def outermost(library: Any) -> None:
-        if any(f.name.startswith("_ZN7cpython") for f in library._final_module.functions):
-            optimise(library)
+    def optimise(library: Any) -> None:
+        if outermost(library._final_module):
+            whole["_optimize_final_module"](library)
 
+    def add(codegen: Any, module: Any) -> Any:
+        return whole["_add_module"](codegen, module) if outermost(module) else None
+
+    def finalise(library: Any) -> None:
+        if outermost(library._final_module):
+            whole["_finalize_specific"](library)
+            for variable in library._final_module.global_variables:
+                if variable.name.startswith("_ZN08NumbaEnv"):  # those of the functions within
+                    within = lookup_environment(variable.name)
+                    if within is not None:
+                        set_environment(library._codegen, variable.name, within)
+
+    def set_environment(codegen: Any, name: str, environment: Any) -> None:
+        if codegen._engine.get_global_value_address(name):
+            whole["set_env"](codegen, name, environment)
+
+    exchanged: list[tuple[Any, str, Any]] = [(CPUCodeLibrary, "_optimize_final_module", optimise), (JITCPUCodegen, "_add_module", add),
+                 (JITCodeLibrary, "_finalize_specific", finalise), (JITCPUCodegen, "set_env", set_environment)]  # fmt: skip
+    whole: dict[str, Any] = {name: getattr(cls, name, None) for cls, name, _ in exchanged}
+    own = {name: name in vars(cls) for cls, name, _ in exchanged}
+    if any(method is None for method in whole.values()):  # an inside of Numba's that has changed
+        exchanged = []
     with global_compiler_lock:
-        if optimise is not None:
-            CPUCodeLibrary._optimize_final_module = outermost
+        for cls, name, method in exchanged:
+            setattr(cls, name, method)
         try:
             yield
         finally:
-            if optimise is not None:
-                CPUCodeLibrary._optimize_final_module = optimise
+            for cls, name, _ in exchanged:
+                if own[name]:
+                    setattr(cls, name, whole[name])
+                else:
+                    delattr(cls, name)
 
 
 def _record(result: Any) -> _Record | None:
