@@ -43,7 +43,7 @@ MUTANTS = {
     "the last element of a long row left out": Mutant("fold.py", "full, lane, lane < rest, a)", "full, lane, lane + 1 < rest, a)", "long"),
     "lanes combined wrongly": Mutant("fold.py", "combine(x, 1, x[3], 1.0, True)", "combine(x, 1, x[2], 1.0, True)", "long"),
     "an equal largest counted twice": Mutant("fold.py", "S[(slot + 2) * LANES + lane] - 1.0)", "S[(slot + 2) * LANES + lane])", "long"),
-    "soft targets taken for hard ones": Mutant("fold.py", "(y != 0.0) & (y != 1.0)", "(y < 0.0) & (y != 1.0)", "soft"),
+    "soft targets taken for hard ones": Mutant("lanes.py", "ir.IntType(LANES)), _INDEX(0))", "ir.IntType(LANES)), _INDEX(-1))", "soft"),
     "a tie before the label left out": Mutant("fold.py", "(float(j) < s[label])", "(float(j) + 1.0 < s[label])", "rank"),
     "a tie before the label of a long row left out": Mutant(
         "fold.py", "max(int(S[label * LANES]), 0)", "max(int(S[label * LANES]) - 1, 0)", "rank"
