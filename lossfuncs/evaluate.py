@@ -15,6 +15,7 @@ import itertools
 import math
 import numbers
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ from .files import Source, open_rows
 from .metrics import metric
 from .metrics.confusion import ThresholdMetric
 from .names import SPELLINGS, find
-from .options import count, number
+from .options import count, number, shown
 from .problem import Array, Task
 from .structures import each
 from .table import STRUCTURAL
@@ -100,6 +101,8 @@ def batches(
     if y_pred is None:
         if sample_weight is not None or batch_size is not None:
             raise ValueError("y_pred is missing: sample_weight and batch_size go with arrays or files, not with an iterable of batches")
+        if isinstance(y_true, (str, os.PathLike)) or not isinstance(y_true, Iterable):
+            raise ValueError(f"y_pred is missing: y_true alone must be an iterable of batches, got {shown(y_true)}")
         for batch in y_true:
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise ValueError(f"a batch must be (y_true, y_pred) or (y_true, y_pred, sample_weight), got {type(batch).__name__}")

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -441,6 +442,21 @@ def test_a_directory_that_cannot_be_made_is_done_without(monkeypatch: pytest.Mon
     info = cache.info()
     assert info.directory is None
     assert "Error: " in info.reason
+
+
+def test_an_interrupt_while_llvm_is_at_work_is_raised_and_the_kernel_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_ = cache._compile
+
+    def interrupted(*given: Any) -> Any:
+        ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))()  # as one of LLVM's callbacks, which lose an exception
+        return compile_(*given)
+
+    monkeypatch.setattr(cache, "_compile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.compile(scaled(2.0), SCALAR)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert cache.compile(scaled(2.0), SCALAR)(1.0) == 2.0
+    assert counts() == (1, 0)
 
 
 def test_a_read_only_directory_still_serves_what_is_in_it(directory: Path) -> None:

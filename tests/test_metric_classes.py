@@ -44,6 +44,10 @@ X, Y = np.array([0.1, 0.6, 0.9], np.float32), np.array([0.0, 1.0, 1.0], np.float
         (lambda: metrics.Sum().total.assign([1.0, 2.0]), r"total has shape \(\)"),
         (lambda: metrics.Sum().total.assign_add([1.0]), r"total is a number, so that a value of shape \(1,\) cannot be added"),
         (lambda: metrics.R2Score()(np.ones((2, 0)), np.ones((2, 0))), r"y_pred must have shape \(samples, columns\)"),
+        (lambda: metrics.OneHotMeanIoU(3)([], np.eye(3)), r"y_true must have classes along axis -1, got shape \(0,\)"),
+        (lambda: metrics.OneHotMeanIoU(3, axis=2)(np.eye(3), np.eye(3)), r"y_true must have classes along axis 2, got shape \(3, 3\)"),
+        (lambda: metrics.Mean().load_state_vector("state"), "vector must hold real numbers, got dtype <U5"),
+        (lambda: metrics.AUC(exact=True).load_state_vector("state"), "vector must hold real numbers, got dtype <U5"),
         (lambda: metrics.Metric().update_state(), "Metric does not define update_state"),
     ],
 )  # fmt: skip
@@ -387,6 +391,19 @@ def test_r2_of_a_constant_column_is_one_if_it_is_predicted_and_else_zero() -> No
     t = np.array([[1.0, 2.0, 0.0], [1.0, 2.0, 1.0]])
     p = np.array([[1.0, 2.5, 0.0], [1.0, 2.0, 1.0]])
     np.testing.assert_array_equal(metrics.R2Score(class_aggregation=None)(t, p), [1.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize("what", ["t", "p", "w"])
+def test_r2_of_what_is_nan_is_never_a_score(what: str) -> None:
+    data = {"t": np.array([0.0, 1.0, 2.0]), "p": np.array([0.0, 1.0, 2.0]), "w": np.ones(3)}
+    data[what][1] = np.nan
+    assert np.isnan(metrics.R2Score()(*data.values()))
+
+
+def test_r2_does_not_depend_on_the_scale_of_the_weights_or_on_their_sign() -> None:
+    t, p = np.array([0.0, 1.0, 2.0]), np.array([0.1, 1.0, 2.5])
+    for factor in (1.0, 1e-300, -1.0):
+        assert metrics.R2Score()(t, p, factor * np.ones(3)) == pytest.approx(1 - 0.26 / 2)
 
 
 def test_a_perfect_prediction_has_an_f_score_of_one() -> None:

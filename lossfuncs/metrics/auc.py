@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..call import array
 from ..devices import device_of
 from ..options import flag, number, shown
 from ..problem import Array
@@ -221,7 +222,7 @@ class AUC(Metric):
         if not self.exact:
             super().load_state_vector(vector)
             return
-        rest, found = np.asarray(vector, np.float64), []
+        rest, found = array("vector", vector).astype(np.float64, copy=False), []
         while rest.size:
             size = 2 + 3 * int(rest[0]) if rest.ndim == 1 and rest.size > 1 and rest[0] >= 0 else 0
             if not 2 <= size <= rest.size:

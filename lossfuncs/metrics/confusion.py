@@ -19,7 +19,8 @@ CELLS = ("true_positives", "false_positives", "true_negatives", "false_negatives
 def divide(a: Any, b: Any) -> Any:
     """a / b, and 0 where b is 0."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b != 0)[()]
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b != 0)[()]
 
 
 def read(y_true: Any, y_pred: Any) -> tuple[Array, Array]:

@@ -78,7 +78,8 @@ class _Matrix(Metric):
     def result(self) -> Any:
         matrix = self.total_confusion_matrix.value
         both = np.diag(matrix)
-        union = matrix.sum(axis=0) + matrix.sum(axis=1) - both
+        with np.errstate(invalid="ignore"):  # of weights that are not finite
+            union = matrix.sum(axis=0) + matrix.sum(axis=1) - both
         present = np.array(self.target_class_ids, np.intp)
         present = present[union[present] != 0]
         return np.float64(np.mean(divide(both, union)[present]) if len(present) else 0.0)
@@ -104,7 +105,7 @@ class IoU(_Matrix):
                  axis: int = -1) -> None:  # fmt: skip
         self._begin(name, dtype, num_classes, target_class_ids, ignore_class)
         self.sparse_y_true, self.sparse_y_pred = flag("sparse_y_true", sparse_y_true), flag("sparse_y_pred", sparse_y_pred)
-        self.axis = axis
+        self.axis = class_number("axis", axis)
 
     def _classes(self, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
         t, p = both(y_true, y_pred)
@@ -113,8 +114,8 @@ class IoU(_Matrix):
     def _ids(self, name: str, x: Array, sparse: bool) -> Array:
         if sparse:
             return _class_numbers(name, x)  # type: ignore[no-any-return]
-        if not x.ndim:
-            raise ValueError(f"{name} must have an axis of classes, got a number")
+        if not -x.ndim <= self.axis < x.ndim or not x.shape[self.axis]:
+            raise ValueError(f"{name} must have classes along axis {self.axis}, got shape {x.shape}")
         found: Array = np.argmax(x, axis=self.axis)
         return found
 

@@ -171,7 +171,7 @@ class Metric:
 
     States merge by addition; where that is not right, as for a maximum, define `merge_state` too. Variables, and the results of the
     metrics here, are float64 whatever dtype says: it is kept as an attribute and in the configuration. name: by default that of the
-    class, numbered from the second on.
+    class, numbered from the second on. Threads that update at once need a metric each, to be merged.
     """
 
     _options: tuple[str, ...] = ()  # arguments of the constructor that are attributes of the same names, beside name and dtype
@@ -259,7 +259,7 @@ class Metric:
 
     def load_state_vector(self, vector: Any) -> None:
         """Put the state of a `state_vector` in place of this one. ValueError if it does not fit."""
-        vector = np.asarray(vector, np.float64)
+        vector = array("vector", vector).astype(np.float64, copy=False)
         if vector.size == 0:
             self.reset_state()
             return

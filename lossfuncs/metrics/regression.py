@@ -58,11 +58,12 @@ class R2Score(Metric):
         w = xp.ones(p.shape) if given is None else given.reshape(p.shape)
         self._make_room(1 + 4 * p.shape[1])
         weight = np.sum(w, axis=0)
-        total = np.sum(np.where(w != 0, w * t, 0.0), axis=0)
-        mean = divide(total, weight) if device is None else xp.where(weight != 0, total / xp.where(weight != 0, weight, 1.0), 0.0)
-        away, off = t - mean, t - p
-        spread = np.sum(np.where(w != 0, w * away * away, 0.0), axis=0)
-        residual = np.sum(np.where(w != 0, w * off * off, 0.0), axis=0)
+        with np.errstate(all="ignore"):
+            total = np.sum(np.where(w != 0, w * t, 0.0), axis=0)
+            mean = divide(total, weight) if device is None else xp.where(weight != 0, total / xp.where(weight != 0, weight, 1.0), 0.0)
+            away, off = t - mean, t - p
+            spread = np.sum(np.where(w != 0, w * away * away, 0.0), axis=0)
+            residual = np.sum(np.where(w != 0, w * off * off, 0.0), axis=0)
         samples = np.count_nonzero(np.any(w != 0, axis=1))
         if device is not None:  # the moments about a new mean need those before: it is waited for
             weight, mean, spread, residual, samples = (device.fetch(x) for x in (weight, mean, spread, residual, samples))
@@ -71,10 +72,11 @@ class R2Score(Metric):
 
     def _gather(self, weight: Any, mean: Any, spread: Any, residual: Any) -> None:
         """Add moments about another mean (Chan, Golub and LeVeque 1979)."""
-        before, apart = self.count.value, mean - self.mean.value
-        share = divide(weight, before + weight)
-        self.spread.assign_add(spread + apart * apart * before * share)
-        self.mean.assign_add(apart * share)
+        with np.errstate(all="ignore"):
+            before, apart = self.count.value, mean - self.mean.value
+            share = divide(weight, before + weight)
+            self.spread.assign_add(spread + apart * apart * before * share)
+            self.mean.assign_add(apart * share)
         self.count.assign_add(weight)
         self.residual.assign_add(residual)
 
@@ -95,10 +97,11 @@ class R2Score(Metric):
         if not self._sums:
             return np.float64(0.0)
         spread, residual = self.spread.value, self.residual.value
-        scores: Any = np.where(spread > 0, 1.0 - divide(residual, spread), np.where(residual > 0, 0.0, 1.0))
+        constant = np.where(np.isnan(residual), np.nan, np.where(residual != 0, 0.0, 1.0))
+        scores: Any = np.where(spread != 0, 1.0 - divide(residual, spread), constant)
         scores = np.where(self.count.value != 0, scores, 0.0)
         if self.class_aggregation is not None:
-            by_spread = self.class_aggregation == "variance_weighted_average" and np.any(spread > 0)
+            by_spread = self.class_aggregation == "variance_weighted_average" and np.any(spread != 0)
             scores = np.float64(divide(np.sum(spread * scores), np.sum(spread)) if by_spread else np.mean(scores))
         n, q = float(self.num_samples), self.num_regressors
         if q and q >= n - 1:
