@@ -257,18 +257,15 @@ class Evaluation:
 
 
 def _update_together(functions: Iterable[Accumulator | MetricFold], t: Array, p: Array, w: Any) -> None:
-    """Update each; of a large batch the means of functions are added up in one pass."""
-    means: list[tuple[Accumulator, Any]] = []
+    """Update each; of a large batch the totals that they want are added up in one pass."""
     together = p.size >= metric.SHARED and current_backend() == "numba"
-    for function in functions:
-        if together and isinstance(function, Accumulator):
-            call, whole = function.prepared(t, p, w)
-            if not whole:
-                means.append((function, call))
-                continue
-        function.update(t, p, w)
-    for (function, call), total in zip(means, totals([call for _, call in means]), strict=True):
-        function.take(call, total)
+    ready = [(function, function.wanted_total(t, p, w) if together else None) for function in functions]
+    calls = [(function, call) for function, call in ready if call is not None]
+    for (function, call), total in zip(calls, totals([call for _, call in calls]), strict=True):
+        function.take_total(call, total, t, p)
+    for function, call in ready:
+        if call is None:
+            function.update(t, p, w)
 
 
 def _like(functions: dict[str, Accumulator | MetricFold]) -> dict[str, Accumulator | MetricFold]:
@@ -320,13 +317,18 @@ class Accumulator:
             self._add_terms(call)
         else:
             if call.device is None:
-                self.take(call, call.run(current_backend(), Task(True, call.weights)))
+                self.take_total(call, call.run(current_backend(), Task(True, call.weights)), y_true, y_pred)
             else:
                 total, divisor = gpu_backend().total_and_divisor(call)
                 self._add([total], 0.0 if math.isinf(divisor) else divisor)
 
-    def take(self, call: Any, total: float) -> None:
-        """Take in the total of a call."""
+    def wanted_total(self, y_true: Array, y_pred: Array, sample_weight: Any) -> Any:
+        """The call whose total is all that `take_total` wants of a batch; None where it wants more."""
+        call, whole = self.prepared(y_true, y_pred, sample_weight)
+        return None if whole else call
+
+    def take_total(self, call: Any, total: float, y_true: Array, y_pred: Array) -> None:
+        """Take in the batch of a `wanted_total`."""
         divisor = call.divisor()
         self._add([total], 0.0 if math.isinf(divisor) else divisor)
 
@@ -455,6 +457,14 @@ class MetricFold:
     def update(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> None:
         """Take in a batch."""
         self.metric.update_state(y_true, y_pred, sample_weight=sample_weight)
+
+    def wanted_total(self, y_true: Array, y_pred: Array, sample_weight: Any) -> Any:
+        """As an accumulator's."""
+        return self.metric.wanted_total(y_true, y_pred, sample_weight, None)
+
+    def take_total(self, call: Any, total: float, y_true: Array, y_pred: Array) -> None:
+        """Take in the batch of a `wanted_total`."""
+        self.metric.take_total(call, total, y_true, y_pred)
 
     def contributions(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
         """What each sample adds to the metric's state."""

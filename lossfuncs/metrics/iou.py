@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks, class_number, device_labels, whole_numbers
+from ..call import adjust_ranks, class_number, cpu_backend, device_labels, whole_numbers
 from ..devices import device_of
+from ..dispatch import current_backend
 from ..options import flag, number, shown
-from ..problem import NO_CLASS, Array
+from ..problem import NO_CLASS, Array, Problem, Task
+from ..rows import Label, Rows
 from .confusion import divide
 from .metric import Metric, both, mask_of, weights_of
+
+SHORTEST = 64  # classes up to which a kernel finds the largest of a row sooner than NumPy
 
 
 class _Matrix(Metric):
@@ -39,20 +43,22 @@ class _Matrix(Metric):
         device = device_of(p)
         w = weights_of(t.shape, sample_weight, mask_of(y_pred, mask), device)
         if device is None:
-            self.total_confusion_matrix.assign_add(self._count(t, p, w).reshape(self.num_classes, -1))
+            self.total_confusion_matrix.add_at(*self._cells(t, p, w))
         else:
             self._count_on(device, t, p, w)
 
     def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
         t, p = adjust_ranks(*self._classes(y_true, y_pred))
-        return self._count(t, p, weights_of(t.shape, sample_weight, None), len(y_pred))
+        rows, cells = len(y_pred), self.num_classes**2
+        places, w = self._cells(t, p, weights_of(t.shape, sample_weight, None), rows)
+        return np.bincount(places, w, rows * cells).reshape(rows, cells).astype(np.float64)
 
     def _classes(self, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
         """The class numbers of targets and predictions."""
         raise NotImplementedError
 
-    def _count(self, t: Array, p: Array, w: Array | None, rows: int = 1) -> Array:
-        """The confusion matrix of each of so many equal parts, flat: (rows, classes^2)."""
+    def _cells(self, t: Array, p: Array, w: Array | None, rows: int = 1) -> tuple[Array, Array | None]:
+        """Where in the flat confusion matrices of so many equal parts the elements count that do, and how much; None is 1."""
         t, p = t.reshape(-1), p.reshape(-1)
         k = self.num_classes
         counted = (t >= 0) & (t < k) & (p >= 0) & (p < k)
@@ -61,8 +67,7 @@ class _Matrix(Metric):
         cells = k * t + p
         if rows > 1:
             cells += np.repeat(np.arange(rows) * k * k, t.size // rows)
-        cells = np.bincount(cells[counted], None if w is None else w[counted], minlength=rows * k * k)
-        return cells.reshape(rows, k * k).astype(np.float64)
+        return cells[counted], None if w is None else w[counted]
 
     def _count_on(self, device: Any, t: Any, p: Any, w: Any) -> None:
         from .device import Cells
@@ -88,6 +93,24 @@ class _Matrix(Metric):
 def _class_numbers(name: str, x: Array) -> Any:
     device = device_of(x)
     return whole_numbers(name, x) if device is None else device_labels(device, x)
+
+
+def _first(s: Any, n: float) -> Any:
+    return s[0]
+
+
+LARGEST = Rows("largest", (Label(),), _first)
+
+
+def _largest(x: Array) -> Array:
+    """np.argmax along the last axis; short rows, for which it is slow, by a kernel."""
+    n = x.shape[-1]
+    if n > SHORTEST or x.dtype not in (np.float32, np.float64) or device_of(x) is not None or current_backend() != "numba" or not x.size:
+        return np.argmax(x, axis=-1)  # type: ignore[no-any-return]
+    m = x.size // n
+    found = np.empty(m, x.dtype)
+    cpu_backend().run(Problem(LARGEST, (), x, x, m, n, False, NO_CLASS, x.dtype), Task(values=found))
+    return found.astype(np.int64).reshape(x.shape[:-1])
 
 
 class IoU(_Matrix):
@@ -116,8 +139,7 @@ class IoU(_Matrix):
             return _class_numbers(name, x)  # type: ignore[no-any-return]
         if not -x.ndim <= self.axis < x.ndim or not x.shape[self.axis]:
             raise ValueError(f"{name} must have classes along axis {self.axis}, got shape {x.shape}")
-        found: Array = np.argmax(x, axis=self.axis)
-        return found
+        return _largest(x) if self.axis in (-1, x.ndim - 1) else np.argmax(x, axis=self.axis)
 
 
 class BinaryIoU(_Matrix):
