@@ -27,7 +27,7 @@ from .losses import Loss, LossFunctionWrapper
 from .metrics import Mean, MeanMetricWrapper, Metric, Sum
 from .names import SPELLINGS, find
 from .options import number, shown
-from .serialization import snake_case
+from .serialization import identity, snake_case
 from .structures import Path, is_nested, leaves, with_leaves
 
 Batch: TypeAlias = tuple[Any, Any, Any, Any]  # y_true, y_pred, sample_weight, mask of one output
@@ -493,11 +493,8 @@ class _Total(Metric):
             return total
         return total / count if count else np.float64(0.0)
 
-    def _identity(self) -> str:
-        loss = self.loss
-        if isinstance(loss, LossFunctionWrapper):
-            return repr((type(loss), loss.fn, loss.options, loss.reduction))
-        return repr((type(loss), {name: x for name, x in loss.get_config().items() if name != "name"}))
+    def _identity(self) -> Any:
+        return identity(self.loss)
 
 
 class _OfAll(Metric):
@@ -530,8 +527,8 @@ class _OfAll(Metric):
         assert isinstance(other, _OfAll)
         self._sum.merge(other._sum)
 
-    def _identity(self) -> str:
-        return repr((type(self.loss), self.loss.fn, self.loss.options))
+    def _identity(self) -> Any:
+        return identity(self.loss)
 
 
 class _Loss:

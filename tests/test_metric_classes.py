@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import pickle
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import lossfuncs
-from lossfuncs import metrics
+from lossfuncs import losses, metrics
 from lossfuncs.cli import main
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -607,6 +608,40 @@ def test_a_loss_object_is_a_metric_too() -> None:
     huber = metrics.MeanMetricWrapper(lossfuncs.losses.huber, name="h", delta=0.5)
     assert huber(t, p) == pytest.approx(float(lossfuncs.losses.huber(t, p, delta=0.5, reduction="mean")), rel=1e-12)
     assert huber.name == "h"
+
+
+class Apart:
+    """A callable of a user's, with state."""
+
+    def __init__(self, power: float) -> None:
+        self.power, self.scale = power, np.ones(2)
+
+    def __call__(self, t: Any, p: Any) -> Any:
+        return self.scale * np.abs(np.asarray(t) - p) ** self.power
+
+
+def closure(power: float) -> Callable[..., Any]:
+    return lambda t, p: np.abs(np.asarray(t) - p) ** power
+
+
+def power(t: Any, p: Any, q: float) -> Any:
+    return closure(q)(t, p)
+
+
+@pytest.mark.parametrize("make", [Apart, closure, losses.Huber, lambda q: losses.LossFunctionWrapper(losses.huber, delta=q),
+                                  lambda q: functools.partial(power, q=q)])  # fmt: skip
+def test_means_of_copies_of_one_function_merge_and_those_of_others_do_not(make: Callable[[float], Any]) -> None:
+    t, p = np.zeros((3, 2)), np.full((3, 2), 2.0)
+    one = metrics.MeanMetricWrapper(make(1.5))
+    one.update_state(t, p)
+    twins = [metrics.MeanMetricWrapper(make(1.5)), copy.deepcopy(one)]
+    if make is not closure:
+        twins.append(pickle.loads(pickle.dumps(one)))
+    value, count = one.result(), float(one.count)
+    one.merge_state(twins)
+    assert one.result() == pytest.approx(value) and one.count == count * len(twins)
+    with pytest.raises(ValueError, match="with the options of this one"):
+        one.merge_state(metrics.MeanMetricWrapper(make(2.5)))
 
 
 def test_names_are_keras_names_numbered_from_the_second_on() -> None:

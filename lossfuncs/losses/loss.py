@@ -15,7 +15,7 @@ from ..devices import device_of
 from ..frameworks.arrays import adapter
 from ..options import shown
 from ..problem import Array
-from ..serialization import REGISTRIES, automatic_name
+from ..serialization import REGISTRIES, automatic_name, identity
 from ..structures import each, leaves, like
 
 Reduction: TypeAlias = Literal["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none"] | None
@@ -99,6 +99,9 @@ class Loss:
     def from_config(cls, config: dict[str, Any]) -> Loss:
         """A new instance from what `get_config` gave."""
         return cls(**config)
+
+    def _identity(self) -> Any:
+        return identity({name: x for name, x in self.get_config().items() if name != "name"})
 
     def _leaf(self, x: Any) -> Array:
         """An array as `call` gets it: integers would wrap around, and become the smallest type from float32 on that holds them all."""
@@ -248,6 +251,9 @@ class LossFunctionWrapper(Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "fn": REGISTRIES["loss"].serialize(self.fn), **self.options}
+
+    def _identity(self) -> Any:
+        return identity([self.fn, self.options, self.reduction, self.dtype])
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Loss:

@@ -17,7 +17,7 @@ from ..dispatch import current_backend, prepare
 from ..losses.loss import mask_of as mask_of
 from ..options import shown
 from ..problem import Array, Task
-from ..serialization import automatic_name
+from ..serialization import automatic_name, identity
 
 DTYPES = frozenset({"bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bfloat16", "float16", "float32",
                     "float64"})  # fmt: skip
@@ -335,8 +335,8 @@ class Metric:
         for other in others:
             self._absorb(other)
 
-    def _identity(self) -> str:
-        return repr([getattr(self, name) for name in self._options])
+    def _identity(self) -> Any:
+        return identity([getattr(self, name) for name in self._options])
 
     def _absorb(self, other: Metric) -> None:
         theirs = [(v._high, v._low) for v in other.variables]
@@ -614,8 +614,8 @@ class MeanMetricWrapper(Mean):
         call = self._prepare(array("y_true", y_true), array("y_pred", y_pred), sample_weight, None)
         return np.zeros((len(y_pred), 2)) if call is None else by_sample(call, current_backend()) / (call.m / call.samples)
 
-    def _identity(self) -> str:
-        return repr((self._fn, sorted(self._kwargs.items())))
+    def _identity(self) -> Any:
+        return identity([self._fn, sorted(self._kwargs.items())])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_seen": {}}
