@@ -24,13 +24,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import losses, metrics, plain
-from .bootstrap import BLOCK, ROWS, Draws, Scores, Sums, Twins, interval
+from .bootstrap import BLOCK, ROWS, Cells, Draws, Scores, Sums, Twins, interval
 from .bootstrap import Estimate as Estimate
 from .call import REQUIRED, RowsCall, array, by_sample, class_number, complete, gpu_backend, plan, totals
 from .dispatch import current_backend, prepare
 from .files import Source, open_rows
 from .metrics import metric
 from .metrics.confusion import ThresholdMetric
+from .metrics.regression import Moments
 from .names import SPELLINGS, find
 from .options import count, number, shown
 from .problem import Array, Task
@@ -38,6 +39,7 @@ from .structures import each
 from .table import STRUCTURAL
 
 Function: TypeAlias = "str | Callable[..., Any] | tuple[str | Callable[..., Any], Mapping[str, Any]]"
+Replicates: TypeAlias = Sums | Scores | Moments | Twins
 Progress: TypeAlias = Callable[[int, "int | None"], None]
 
 BATCH = 4 << 20  # bytes that are read at a time: they stay in a cache while one function after the other passes over them
@@ -156,7 +158,7 @@ class Evaluation:
         self.bootstrap = count("bootstrap", bootstrap)
         self.seed, self.first_row = class_number("seed", seed), count("first_row", first_row)
         self.confidence = number("confidence", confidence, 0.0, 1.0)
-        self.replicates: dict[str, Sums | Scores | Twins] = {}
+        self.replicates: dict[str, Replicates] = {}
         self._seen: list[tuple[int, int]] = []  # which rows, where there is a bootstrap
         self._wanted = [("loss", *_pair(x)) for x in _several(loss)] + [("metric", *_pair(x)) for x in _several(metrics)]
         self._options = dict(options or {})
@@ -185,12 +187,14 @@ class Evaluation:
             batch.replicates = self._resampled(batch.functions, first, t, p, sample_weight)
         self.merge(batch)
 
-    def _resampled(self, functions: Mapping[str, Any], first: int, t: Array, p: Array, w: Any) -> dict[str, Sums | Scores | Twins]:
+    def _resampled(self, functions: Mapping[str, Any], first: int, t: Array, p: Array, w: Any) -> dict[str, Replicates]:
         """What the batch brings to the replicates of each function."""
-        found: dict[str, Sums | Scores | Twins] = {}
+        found: dict[str, Replicates] = {}
         for label, fold in functions.items():
             if isinstance(fold, MetricFold) and isinstance(fold.metric, metrics.AUC) and fold.metric.exact:
                 found[label] = Scores(label, fold, self.bootstrap, self.seed)
+            elif isinstance(fold, MetricFold) and type(fold.metric) is metrics.R2Score:
+                found[label] = Moments(label, fold, self.bootstrap)
             else:
                 found[label] = (Sums if fold.is_sum else Twins)(label, fold, self.bootstrap)
         weights = None if w is None else array("sample_weight", w)
@@ -466,9 +470,9 @@ class MetricFold:
         """Take in the batch of a `wanted_total`."""
         self.metric.take_total(call, total, y_true, y_pred)
 
-    def contributions(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
+    def contributions(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array | Cells:
         """What each sample adds to the metric's state."""
-        found: Array = self.metric.contributions(y_true, y_pred, sample_weight)
+        found: Array | Cells = self.metric.contributions(y_true, y_pred, sample_weight)
         return found
 
     @property

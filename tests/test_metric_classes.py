@@ -392,6 +392,9 @@ def test_r2_of_a_constant_column_is_one_if_it_is_predicted_and_else_zero() -> No
     t = np.array([[1.0, 2.0, 0.0], [1.0, 2.0, 1.0]])
     p = np.array([[1.0, 2.5, 0.0], [1.0, 2.0, 1.0]])
     np.testing.assert_array_equal(metrics.R2Score(class_aggregation=None)(t, p), [1.0, 0.0, 1.0])
+    for n in (3, 10, 24):  # whose mean is rounded: 0.1 added up n times is not n / 10
+        assert metrics.R2Score()(np.full(n, 0.1), np.full(n, 0.2)) == 0.0
+        assert metrics.R2Score()(np.full(n, 0.1), np.full(n, 0.1), np.full(n, 0.3)) == 1.0
 
 
 @pytest.mark.parametrize("what", ["t", "p", "w"])

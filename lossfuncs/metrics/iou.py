@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bootstrap import Cells
 from ..call import adjust_ranks, class_number, cpu_backend, device_labels, whole_numbers
 from ..devices import device_of
 from ..dispatch import current_backend
@@ -43,31 +44,30 @@ class _Matrix(Metric):
         device = device_of(p)
         w = weights_of(t.shape, sample_weight, mask_of(y_pred, mask), device)
         if device is None:
-            self.total_confusion_matrix.add_at(*self._cells(t, p, w))
+            cells, counted = self._cells(t.reshape(-1), p.reshape(-1))
+            self.total_confusion_matrix.add_at(cells[counted], None if w is None else w[counted])
         else:
             self._count_on(device, t, p, w)
 
-    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Cells:
         t, p = adjust_ranks(*self._classes(y_true, y_pred))
-        rows, cells = len(y_pred), self.num_classes**2
-        places, w = self._cells(t, p, weights_of(t.shape, sample_weight, None), rows)
-        return np.bincount(places, w, rows * cells).reshape(rows, cells).astype(np.float64)
+        w = weights_of(t.shape, sample_weight, None)
+        cells, counted = self._cells(t.reshape(len(t), -1), p.reshape(len(t), -1))
+        if w is not None or not counted.all():
+            w = np.where(counted, 1.0 if w is None else w.reshape(cells.shape), 0.0)
+        return Cells(np.where(counted, cells, 0), w, self.num_classes**2)
 
     def _classes(self, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
         """The class numbers of targets and predictions."""
         raise NotImplementedError
 
-    def _cells(self, t: Array, p: Array, w: Array | None, rows: int = 1) -> tuple[Array, Array | None]:
-        """Where in the flat confusion matrices of so many equal parts the elements count that do, and how much; None is 1."""
-        t, p = t.reshape(-1), p.reshape(-1)
+    def _cells(self, t: Array, p: Array) -> tuple[Array, Array]:
+        """Where in the flat matrix each element counts, and which of them do."""
         k = self.num_classes
         counted = (t >= 0) & (t < k) & (p >= 0) & (p < k)
         if self.ignore_class is not None:
             counted &= t != self.ignore_class
-        cells = k * t + p
-        if rows > 1:
-            cells += np.repeat(np.arange(rows) * k * k, t.size // rows)
-        return cells[counted], None if w is None else w[counted]
+        return k * t + p, counted
 
     def _count_on(self, device: Any, t: Any, p: Any, w: Any) -> None:
         from .device import Cells

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..bootstrap import Cells
 from ..call import Call, RowsCall, array, by_sample, complete, spread, totals
 from ..devices import device_of, home_of
 from ..dispatch import current_backend, prepare
@@ -360,10 +361,10 @@ class Metric:
         """Take in the batch of a `wanted_total`."""
         raise AssertionError("a metric that wants a total can take it in")
 
-    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
-        """What each sample adds to the state: (N, numbers), whose columns are those of all variables, one after the other.
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array | Cells:
+        """What each sample adds to sums that `results` knows: (N, numbers), or the cells in which it counts.
 
-        NotImplementedError where the state is not a sum over the samples.
+        By default the sums are the state: all variables, one after the other. NotImplementedError where it is no sum over the samples.
         """
         raise NotImplementedError(f"the state of {type(self).__name__} is not a sum over samples")
 
