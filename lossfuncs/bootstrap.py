@@ -19,6 +19,7 @@ from .problem import Array
 
 BLOCK = 1 << 20  # counts that are drawn at a time: 8 MB
 ROWS = 1 << 10  # samples at a time at most: what each adds to a state is told apart
+DENSE = 8  # cells for each element, up to which a matrix product is sooner done than a sum for each cell that is met
 LARGEST = 1 << 27  # numbers that the replicates of one metric may hold: 1 GB
 
 _ODD = np.array(0x9E3779B97F4A7C15, np.uint64)  # 2^64 over the golden ratio, as in SplitMix64
@@ -30,6 +31,21 @@ class Estimate(NamedTuple):
     value: Any
     low: Any
     high: Any
+
+
+class Cells(NamedTuple):
+    """What samples add to sums of many cells: each of a sample's elements its weight, or 1, to one of them."""
+
+    places: Array  # (N, elements)
+    weights: Array | None
+    size: int
+
+    def dense(self) -> Array:
+        """What each sample adds to every cell: (N, cells), float32 where they are counts."""
+        rows = len(self.places)
+        places = (self.places + np.arange(rows)[:, None] * self.size).reshape(-1)
+        found = np.bincount(places, None if self.weights is None else self.weights.reshape(-1), rows * self.size)
+        return found.reshape(rows, -1).astype(np.float32 if self.weights is None else np.float64)
 
 
 def _mixed(x: Array) -> Array:
@@ -71,6 +87,30 @@ class Draws:
         """As float32, which is twice as fast, for whole numbers whose sums over a block float32 holds exactly."""
         return self.often.astype(np.float32)
 
+    def add(self, numbers: Array | Cells, sums: Array) -> None:
+        """Add to the sums of each replicate, (replicates, numbers), what the samples bring."""
+        if isinstance(numbers, Cells) and numbers.size <= DENSE * numbers.places.shape[1]:
+            numbers = numbers.dense()
+        if not isinstance(numbers, Cells):
+            sums += self.sums(numbers)
+            return
+        for i in range(numbers.places.shape[1]):
+            places = numbers.places[:, i]
+            order = np.argsort(places, kind="stable")
+            first = np.flatnonzero(np.diff(places[order], prepend=-1))
+            if numbers.weights is None:
+                drawn = self.single[order]
+            else:
+                w = numbers.weights[order, i, None]
+                with np.errstate(invalid="ignore"):  # of 0 * inf, for a sample that does not count
+                    drawn = np.where(self.often[order] != 0, self.often[order] * w, 0.0)
+            sums[:, places[order][first]] += np.add.reduceat(drawn, first, axis=0).T
+
+    def met(self, which: Array) -> Array:
+        """How many of the samples `which` says, (rows,), are drawn in each replicate."""
+        found: Array = (self.often[which] != 0).sum(axis=0, dtype=np.float64)
+        return found
+
     def sums(self, numbers: Array) -> Array:
         """The sums of numbers (rows, numbers) in each replicate: (replicates, numbers). float32 means whole numbers >= 0."""
         if numbers.dtype == np.float32 and np.max(numbers, initial=0.0) * np.max(_TIMES) * len(numbers) <= 2.0**24:
@@ -90,7 +130,7 @@ class Sums:
 
     def __init__(self, name: str, fold: Any, replicates: int) -> None:
         self.name, self.fold, self.replicates = name, fold, replicates
-        self.sums: Any = 0.0  # (replicates, numbers)
+        self.sums: Any = None  # (replicates, numbers)
 
     def add(self, draws: Draws, y_true: Array, y_pred: Array, sample_weight: Any) -> None:
         """Take in a block of samples."""
@@ -98,7 +138,10 @@ class Sums:
         if size * self.replicates > LARGEST:
             raise ValueError(f"bootstrap={self.replicates} is too many for {self.name}, whose state is {size:,} numbers: "
                              f"at most {LARGEST // size}")  # fmt: skip
-        self.sums = self.sums + draws.sums(self.fold.contributions(y_true, y_pred, sample_weight))
+        numbers = self.fold.contributions(y_true, y_pred, sample_weight)
+        if self.sums is None:
+            self.sums = np.zeros((self.replicates, numbers.size if isinstance(numbers, Cells) else numbers.shape[1]))
+        draws.add(numbers, self.sums)
 
     def merge(self, other: Sums) -> None:
         """Take in all that the other has seen."""

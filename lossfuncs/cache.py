@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import secrets
+import signal
 import stat
 import struct
 import sys
@@ -100,9 +101,11 @@ def _compiled(function: Callable[..., Any], signature: Any, options: dict[str, A
             directory = _directory()[0] if isinstance(key, bytes) else None
             kernel = _load(directory, key, function) if directory and isinstance(key, bytes) else None
             if kernel is None:
-                kernel, record = _compile(function, signature, options)
-                if directory and record and isinstance(key, bytes):
-                    _store(directory, key, record)
+                with _interrupts_wait():
+                    kernel, record = _compile(function, signature, options)
+                    if directory and record and isinstance(key, bytes):
+                        _store(directory, key, record)
+                    _kernels[key] = kernel
             _kernels[key] = kernel
         return kernel
 
@@ -372,6 +375,23 @@ def _compile(
         machine = _Machine(result.entry_point, result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name))
         record = _record(result)
     return machine, record
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C comes afterwards: while LLVM is at work it would reach Python in one of its callbacks, and get lost there."""
+    handler: Any = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    came: list[tuple[Any, ...]] = []
+    signal.signal(signal.SIGINT, lambda *interrupt: came.append(interrupt))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            handler(*came[0])
 
 
 @contextlib.contextmanager

@@ -172,7 +172,7 @@ class RowsCall(Call):
             raise ValueError(f"y_true of shape {t.shape} does not fit y_pred of shape {p.shape}: labels must have shape {wanted}")
         if self.device is not None:
             return self.device.xp.ascontiguousarray(device_labels(self.device, t))  # type: ignore[no-any-return]
-        return np.ascontiguousarray(whole_numbers("y_true", t))
+        return np.ascontiguousarray(whole_numbers("y_true", t)).reshape(wanted)  # which a number is not by itself
 
     def _per_element(self, entry: Any, p: Array, sample_weight: Any) -> bool:
         """1-D data with 1-D weights: each element is a sample, a row of its own."""

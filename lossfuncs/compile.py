@@ -21,13 +21,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import losses, metrics
-from .call import is_float
+from .call import Call, is_float
 from .evaluate import Accumulator, Progress, batches
 from .losses import Loss, LossFunctionWrapper
 from .metrics import Mean, MeanMetricWrapper, Metric, Sum
 from .names import SPELLINGS, find
 from .options import number, shown
-from .serialization import snake_case
+from .serialization import identity, snake_case
 from .structures import Path, is_nested, leaves, with_leaves
 
 Batch: TypeAlias = tuple[Any, Any, Any, Any]  # y_true, y_pred, sample_weight, mask of one output
@@ -365,12 +365,12 @@ class _State:
 
     def checkpoint(self) -> Callable[[], None]:
         """A function that puts all back to what it is now."""
-        kept = [(v, v._high, v._low) for v in self._variables]
+        kept = [(v, v.kept()) for v in self._variables]
         restores = [metric.checkpoint() for metric in self._others]
 
         def restore() -> None:
-            for variable, high, low in kept:
-                variable._restore(high, low)
+            for variable, held in kept:
+                variable.restore(*held)
             for one in restores:
                 one()
 
@@ -444,9 +444,12 @@ class _Output:
     def update(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any, old: bool) -> None:
         """Take in a batch."""
         self.check_weights(sample_weight, old)
-        if sample_weight is None and mask is None:
-            for fold in self.folds:
-                fold.metric.update_state(y_true, y_pred)
+        if mask is None and sample_weight is None:
+            metrics.update_state([fold.metric for fold in self.folds], y_true, y_pred)
+            return
+        if mask is None:
+            for weighted, weights in ((True, sample_weight), (False, None)):
+                metrics.update_state([fold.metric for fold in self.folds if fold.weighted == weighted], y_true, y_pred, weights)
             return
         for fold in self.folds:
             weights = sample_weight if fold.weighted else None
@@ -474,17 +477,24 @@ class _Total(Metric):
         self.total.assign_add(total)
         self.count.assign_add(count)
 
+    def wanted_total(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> Call | None:
+        if mask is not None or not isinstance(self.loss, LossFunctionWrapper):
+            return None
+        return self.loss.wanted_total(y_true, y_pred, sample_weight)
+
+    def take_total(self, call: Call, total: float, y_true: Any, y_pred: Any) -> None:
+        assert isinstance(self.loss, LossFunctionWrapper)
+        self.total.assign_add(total)
+        self.count.assign_add(self.loss.count_of(call, self.nonzero))
+
     def result(self) -> Any:
         total, count = self.total.value, self.count.value
         if self.loss.reduction == "sum":
             return total
         return total / count if count else np.float64(0.0)
 
-    def _identity(self) -> str:
-        loss = self.loss
-        if isinstance(loss, LossFunctionWrapper):
-            return repr((type(loss), loss.fn, loss.options, loss.reduction))
-        return repr((type(loss), {name: x for name, x in loss.get_config().items() if name != "name"}))
+    def _identity(self) -> Any:
+        return identity(self.loss)
 
 
 class _OfAll(Metric):
@@ -517,8 +527,8 @@ class _OfAll(Metric):
         assert isinstance(other, _OfAll)
         self._sum.merge(other._sum)
 
-    def _identity(self) -> str:
-        return repr((type(self.loss), self.loss.fn, self.loss.options))
+    def _identity(self) -> Any:
+        return identity(self.loss)
 
 
 class _Loss:

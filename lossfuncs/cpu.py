@@ -7,7 +7,6 @@ added in the order of the chunks; so the same bits come out of any number of thr
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from numba.core import errors
 from . import cache, plain, threads
 from .fold import KEPT
 from .problem import NO_CLASS, Array, BadLabel, Problem, Task, give, is_flat, take
+from .problem import exact_sum as _exact_sum
 from .rows import Pass, Rows
 from .schedules import SHORT, Kernel, piece_signature, signature
 
@@ -355,14 +355,6 @@ def _gathered(problem: Problem, one: Pass, index: int, s: tuple[Any, ...], begin
     # label: each piece names its own first largest target; the first largest of these it is
     where = [begin + i * CHUNK + int(x) for i, x in enumerate(totals[:, 0])]
     return (np.float64(where[int(np.argmax([take(problem.t, k, k + 1, dtype)[0] for k in where]))] - begin),)
-
-
-def _exact_sum(x: Array) -> float:
-    try:
-        return math.fsum(x.tolist())
-    except (ValueError, OverflowError):  # inf - inf, or too large: IEEE's answer
-        with np.errstate(all="ignore"):
-            return float(np.sum(x))
 
 
 def _kind(problem: Problem) -> str:

@@ -96,9 +96,9 @@ def _parameters(which: str, function: Scalar) -> dict[str, Any]:
 
 def register(loss: Callable[..., Any], name: str | None = None) -> Callable[..., Any]:
     """Let `losses.get`, `value_and_grad` and the command line find a pointwise loss by its name. ValueError for a name in use."""
-    title = name or loss.__name__
     if not hasattr(loss, "defaults"):
         raise TypeError(f"loss must be a function made by lossfuncs.pointwise, got {type(loss).__name__}")
+    title = name or loss.__name__
     if title in names.SPELLINGS["loss"] or REGISTERED.get(title, loss) is not loss:
         raise ValueError(f"the name {title!r} is in use already")
     REGISTERED[title] = loss
@@ -139,5 +139,6 @@ def check(
 
 
 def _at(function: Scalar, t: Array, p: Array, parameters: tuple[float, ...]) -> Array:
-    found: Array = plain.element_by_element(function)(t, p, *parameters)
+    with np.errstate(all="ignore"):
+        found: Array = plain.element_by_element(function)(t, p, *parameters)
     return found

@@ -15,6 +15,7 @@ import itertools
 import math
 import numbers
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
@@ -23,20 +24,22 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import losses, metrics, plain
-from .bootstrap import BLOCK, ROWS, Draws, Scores, Sums, Twins, interval
+from .bootstrap import BLOCK, ROWS, Cells, Draws, Scores, Sums, Twins, interval
 from .bootstrap import Estimate as Estimate
 from .call import REQUIRED, RowsCall, array, by_sample, class_number, complete, gpu_backend, plan, totals
 from .dispatch import current_backend, prepare
 from .files import Source, open_rows
 from .metrics import metric
 from .metrics.confusion import ThresholdMetric
+from .metrics.regression import Moments
 from .names import SPELLINGS, find
-from .options import count, number
+from .options import count, number, shown
 from .problem import Array, Task
 from .structures import each
 from .table import STRUCTURAL
 
 Function: TypeAlias = "str | Callable[..., Any] | tuple[str | Callable[..., Any], Mapping[str, Any]]"
+Replicates: TypeAlias = Sums | Scores | Moments | Twins
 Progress: TypeAlias = Callable[[int, "int | None"], None]
 
 BATCH = 4 << 20  # bytes that are read at a time: they stay in a cache while one function after the other passes over them
@@ -100,6 +103,8 @@ def batches(
     if y_pred is None:
         if sample_weight is not None or batch_size is not None:
             raise ValueError("y_pred is missing: sample_weight and batch_size go with arrays or files, not with an iterable of batches")
+        if isinstance(y_true, (str, os.PathLike)) or not isinstance(y_true, Iterable):
+            raise ValueError(f"y_pred is missing: y_true alone must be an iterable of batches, got {shown(y_true)}")
         for batch in y_true:
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise ValueError(f"a batch must be (y_true, y_pred) or (y_true, y_pred, sample_weight), got {type(batch).__name__}")
@@ -153,7 +158,7 @@ class Evaluation:
         self.bootstrap = count("bootstrap", bootstrap)
         self.seed, self.first_row = class_number("seed", seed), count("first_row", first_row)
         self.confidence = number("confidence", confidence, 0.0, 1.0)
-        self.replicates: dict[str, Sums | Scores | Twins] = {}
+        self.replicates: dict[str, Replicates] = {}
         self._seen: list[tuple[int, int]] = []  # which rows, where there is a bootstrap
         self._wanted = [("loss", *_pair(x)) for x in _several(loss)] + [("metric", *_pair(x)) for x in _several(metrics)]
         self._options = dict(options or {})
@@ -182,12 +187,14 @@ class Evaluation:
             batch.replicates = self._resampled(batch.functions, first, t, p, sample_weight)
         self.merge(batch)
 
-    def _resampled(self, functions: Mapping[str, Any], first: int, t: Array, p: Array, w: Any) -> dict[str, Sums | Scores | Twins]:
+    def _resampled(self, functions: Mapping[str, Any], first: int, t: Array, p: Array, w: Any) -> dict[str, Replicates]:
         """What the batch brings to the replicates of each function."""
-        found: dict[str, Sums | Scores | Twins] = {}
+        found: dict[str, Replicates] = {}
         for label, fold in functions.items():
             if isinstance(fold, MetricFold) and isinstance(fold.metric, metrics.AUC) and fold.metric.exact:
                 found[label] = Scores(label, fold, self.bootstrap, self.seed)
+            elif isinstance(fold, MetricFold) and type(fold.metric) is metrics.R2Score:
+                found[label] = Moments(label, fold, self.bootstrap)
             else:
                 found[label] = (Sums if fold.is_sum else Twins)(label, fold, self.bootstrap)
         weights = None if w is None else array("sample_weight", w)
@@ -254,18 +261,15 @@ class Evaluation:
 
 
 def _update_together(functions: Iterable[Accumulator | MetricFold], t: Array, p: Array, w: Any) -> None:
-    """Update each; of a large batch the means of functions are added up in one pass."""
-    means: list[tuple[Accumulator, Any]] = []
+    """Update each; of a large batch the totals that they want are added up in one pass."""
     together = p.size >= metric.SHARED and current_backend() == "numba"
-    for function in functions:
-        if together and isinstance(function, Accumulator):
-            call, whole = function.prepared(t, p, w)
-            if not whole:
-                means.append((function, call))
-                continue
-        function.update(t, p, w)
-    for (function, call), total in zip(means, totals([call for _, call in means]), strict=True):
-        function.take(call, total)
+    ready = [(function, function.wanted_total(t, p, w) if together else None) for function in functions]
+    calls = [(function, call) for function, call in ready if call is not None]
+    for (function, call), total in zip(calls, totals([call for _, call in calls]), strict=True):
+        function.take_total(call, total, t, p)
+    for function, call in ready:
+        if call is None:
+            function.update(t, p, w)
 
 
 def _like(functions: dict[str, Accumulator | MetricFold]) -> dict[str, Accumulator | MetricFold]:
@@ -317,13 +321,18 @@ class Accumulator:
             self._add_terms(call)
         else:
             if call.device is None:
-                self.take(call, call.run(current_backend(), Task(True, call.weights)))
+                self.take_total(call, call.run(current_backend(), Task(True, call.weights)), y_true, y_pred)
             else:
                 total, divisor = gpu_backend().total_and_divisor(call)
                 self._add([total], 0.0 if math.isinf(divisor) else divisor)
 
-    def take(self, call: Any, total: float) -> None:
-        """Take in the total of a call."""
+    def wanted_total(self, y_true: Array, y_pred: Array, sample_weight: Any) -> Any:
+        """The call whose total is all that `take_total` wants of a batch; None where it wants more."""
+        call, whole = self.prepared(y_true, y_pred, sample_weight)
+        return None if whole else call
+
+    def take_total(self, call: Any, total: float, y_true: Array, y_pred: Array) -> None:
+        """Take in the batch of a `wanted_total`."""
         divisor = call.divisor()
         self._add([total], 0.0 if math.isinf(divisor) else divisor)
 
@@ -453,9 +462,17 @@ class MetricFold:
         """Take in a batch."""
         self.metric.update_state(y_true, y_pred, sample_weight=sample_weight)
 
-    def contributions(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
+    def wanted_total(self, y_true: Array, y_pred: Array, sample_weight: Any) -> Any:
+        """As an accumulator's."""
+        return self.metric.wanted_total(y_true, y_pred, sample_weight, None)
+
+    def take_total(self, call: Any, total: float, y_true: Array, y_pred: Array) -> None:
+        """Take in the batch of a `wanted_total`."""
+        self.metric.take_total(call, total, y_true, y_pred)
+
+    def contributions(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array | Cells:
         """What each sample adds to the metric's state."""
-        found: Array = self.metric.contributions(y_true, y_pred, sample_weight)
+        found: Array | Cells = self.metric.contributions(y_true, y_pred, sample_weight)
         return found
 
     @property

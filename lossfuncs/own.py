@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from .devices import device_of
 from .losses.circle import EXCLUDED, OTHER, SAME
 from .losses.ctc import BLANK, forward_backward
 from .options import flag
-from .problem import NO_CLASS, Array, Problem, Task
+from .problem import NO_CLASS, Array, Problem, Task, exact_sum
 
 BLOCK = 1 << 21  # similarities that are held at a time
 
@@ -89,7 +88,8 @@ class CircleCall(Call):
             task.values[...] = values
         for into in task.derivatives:
             into[...] = gradient
-        return math.fsum(values * w) if task.total else 0.0
+        with np.errstate(all="ignore"):
+            return exact_sum(values * w) if task.total else 0.0
 
     def _block(self, backend: str, kind: Array, similarity: Array, w: Array, into: Array | None) -> Array:
         m, n = similarity.shape
@@ -223,8 +223,8 @@ class SequenceCall(Call):
             self._programme(forward_backward if backend == "numpy" else _sequence_kernel(), values, w * task.scale, task.derivatives)
         if task.values is not None:
             task.values[...] = values
-        with np.errstate(invalid="ignore"):
-            return float(np.sum(values * w)) if task.total else 0.0
+        with np.errstate(all="ignore"):
+            return exact_sum(values * w) if task.total else 0.0
 
     def _programme(self, one: Any, values: Array, w: Array, into: tuple[Array, ...]) -> None:
         from . import threads

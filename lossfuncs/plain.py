@@ -64,7 +64,8 @@ def on_arrays(function: Scalar) -> Any:
 @functools.cache
 def element_by_element(function: Scalar, outputs: int = 1) -> Any:
     """A user's own scalar function, branches and all, on arrays: dull, and right."""
-    return np.vectorize(on_arrays(function), otypes="d" * outputs)
+    scalar = on_arrays(function)
+    return np.vectorize(lambda *numbers: scalar(*map(np.float64, numbers)), otypes="d" * outputs)  # a float would raise for 1 / 0
 
 
 def totals(rows: Rows, t: Array, p: Array, a: tuple[float, ...]) -> tuple[Array, ...]:

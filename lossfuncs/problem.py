@@ -97,3 +97,12 @@ def give(x: Array, begin: int, end: int, values: Array) -> None:
         size = block.size
         x[index] = values[at : at + size].reshape(block.shape)
         at += size
+
+
+def exact_sum(x: Array) -> float:
+    """The sum of the numbers, rounded once."""
+    try:
+        return math.fsum(x.tolist())
+    except (ValueError, OverflowError):  # inf - inf, or too large: IEEE's answer
+        with np.errstate(all="ignore"):
+            return float(np.sum(x))

@@ -276,6 +276,21 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "backend must be one of 'numpy', 'numba', 'cupy', got 'cuda'",
     ),
+    "an object for a loss to register": (
+        lambda: lossfuncs.register(3),
+        TypeError,
+        "loss must be a function made by lossfuncs.pointwise, got int",
+    ),
+    "no predictions": (
+        lambda: lossfuncs.evaluate(None),
+        ValueError,
+        "y_pred is missing: y_true alone must be an iterable of batches, got None",
+    ),
+    "one path": (
+        lambda: lossfuncs.evaluate("labels.npy"),
+        ValueError,
+        "y_pred is missing: y_true alone must be an iterable of batches, got 'labels.npy'",
+    ),
     "no threads": (lambda: lossfuncs.set_num_threads(0), ValueError, "n is 0, but must be at least 1"),
     "half a thread": (lambda: lossfuncs.set_num_threads(1.5), TypeError, "n must be an int, not float"),
 }
@@ -286,6 +301,28 @@ def test_bad_input_gives_its_sentence(what: str, backend: str) -> None:
     call, error, message = BAD[what]
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         call()
+
+
+def test_one_row_may_have_a_number_for_its_label(backend: str) -> None:
+    assert sparse(2, X[0]) == sparse([2], X[:1])[0]
+    assert metrics.sparse_categorical_accuracy(np.int64(1), np.array([0.1, 0.7, 0.2])) == 1.0
+
+
+def test_weights_that_are_not_finite_make_no_noise(backend: str) -> None:
+    t, p = np.eye(4)[:3], X + np.eye(4)[:3]
+    for cls in (metrics.R2Score, metrics.F1Score, metrics.BinaryIoU, metrics.AUC, metrics.Precision, metrics.MeanSquaredError):
+        for w in ([1.0, math.inf, math.inf], [math.nan, 1.0, 1.0]):
+            cls()(t, p, w)
+    for w in ([1.0, math.inf, -math.inf], [0.0, math.inf, 1.0]):
+        assert math.isnan(circle([0, 1, 0], p, sample_weight=w, reduction="sum"))
+
+
+def test_a_loss_of_ones_own_follows_ieee_arithmetic(backend: str) -> None:
+    p = np.array([[0.0, 2.0], [-4.0, 2.0]])
+    inverse = lossfuncs.pointwise(lambda t, p: t / p, name="inverse")
+    root = lossfuncs.pointwise(lambda t, p: p**0.5, name="root")
+    np.testing.assert_array_equal(inverse(np.ones((2, 2)), p), [math.inf, 0.125])
+    np.testing.assert_allclose(root(np.ones((2, 2)), p), [2**-0.5, math.nan])
 
 
 def test_ragged_lists_are_named(backend: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import lossfuncs
 from lossfuncs import metrics
-from lossfuncs.bootstrap import Draws, interval, times
+from lossfuncs.bootstrap import Cells, Draws, interval, times
 from lossfuncs.cli import main
 from lossfuncs.evaluate import Estimate, Evaluation, evaluate
 
@@ -27,6 +27,10 @@ SOME_METRICS: dict[str, Any] = {
     "AUC, exact, of each label": lambda: metrics.AUC(exact=True, multi_label=True, label_weights=[1.0, 2, 0, 1, 1], curve="PR"),
     "FBetaScore, micro": lambda: metrics.FBetaScore("micro", 2.0, 0.3),
     "OneHotMeanIoU": lambda: metrics.OneHotMeanIoU(C),
+    "OneHotMeanIoU without a class": lambda: metrics.OneHotMeanIoU(C, ignore_class=2),
+    "R2Score of each column, adjusted": lambda: metrics.R2Score(None, 3),
+    "R2Score by variance": lambda: metrics.R2Score("variance_weighted_average"),
+    "AUC of each label, weighed": lambda: metrics.AUC(50, multi_label=True, label_weights=[1.0, 2, 0, 1, 1], curve="PR"),
     "Precision of a class": lambda: metrics.Precision([0.2, 0.3], class_id=1),
     "PrecisionAtRecall": lambda: metrics.PrecisionAtRecall(0.5),
     "Recall of the best": lambda: metrics.Recall(top_k=2),
@@ -77,6 +81,39 @@ def test_a_replicate_is_the_metric_with_counts_for_weights(name: str, weighted: 
         metric.update_state(t, p, sample_weight=often * w if weighted else often)
         wanted.append(metric.result())
     np.testing.assert_allclose(replicates.results(), wanted, rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:r2 is not adjusted")
+def test_what_is_not_finite_or_constant_is_so_in_the_replicates_that_draw_it() -> None:
+    rng = np.random.default_rng(0)
+    t, p = rng.normal(size=(40, 4)), rng.normal(size=(40, 4))
+    t[:, 1], p[:, 1] = 0.1, np.where(np.arange(40) == 5, 0.2, 0.1)  # constant; predicted but for one sample
+    t[7, 2], t[0, 3], p[9, 3] = np.nan, np.inf, np.inf
+    fold = Evaluation(metrics=metrics.R2Score(None, 1), bootstrap=30)
+    for part in np.array_split(np.arange(40), 3):
+        fold.update(t[part], p[part])
+    (replicates,) = fold.replicates.values()
+    wanted = []
+    for often in times(0, np.arange(40), 30).T:
+        metric = metrics.R2Score(None, 1)
+        metric.update_state(t, p, often)
+        wanted.append(metric.result())
+    np.testing.assert_allclose(replicates.results(), wanted, rtol=1e-12)
+    assert {tuple(row[2:]) for row in np.isnan(wanted)} == {(False, False), (False, True), (True, False), (True, True)}
+
+
+def test_a_state_of_many_cells_is_resampled_as_one_of_few_whatever_the_elements() -> None:
+    rng = np.random.default_rng(1)
+    places, w = rng.integers(0, 50, (20, 7)), rng.uniform(0, 1, (20, 7))
+    for weights in (None, w):
+        found = []
+        for size in (50, 5000):  # by a matrix product; cell by cell
+            sums = np.zeros((9, size))
+            Draws(3, 0, 20, 9).add(Cells(places, weights, size), sums)
+            found.append(sums[:, :50])
+            assert not sums[:, 50:].any()
+        np.testing.assert_allclose(*found, rtol=1e-12)
+        assert found[0].sum() > 0
 
 
 @pytest.mark.parametrize("weighted", (False, True))

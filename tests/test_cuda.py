@@ -21,7 +21,7 @@ from test_accuracy import EXTENDED
 from test_equivalence import TASKS, largest, possible, reference, run
 
 import lossfuncs
-from bench import accuracy
+from bench.accuracy import losses as accuracy
 from lossfuncs import gpu
 from lossfuncs.call import RowsCall
 from lossfuncs.problem import Task

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
 import pytest
 
 import lossfuncs
-from lossfuncs import metrics, plain
+from lossfuncs import call, metrics, plain
 from lossfuncs.call import REQUIRED, plan
 from lossfuncs.domains import draw
+from lossfuncs.metrics import iou
 from lossfuncs.metrics import metric as module
 from lossfuncs.rows import joint
 from lossfuncs.table import LOSSES, METRICS, STRUCTURAL, Entry
@@ -77,6 +79,70 @@ def test_samples_that_weigh_nothing_are_left_to_each_metric(monkeypatch: pytest.
     some = [metrics.MeanSquaredError(), metrics.MeanAbsoluteError()]
     metrics.update_state(some, np.zeros((3, 2)), np.array([[1.0, 1], [2, 2], [3, 3]]), mask=np.array([True, True, False]))
     assert [one.result() for one in some] == [2.5, 1.5]
+
+
+def test_a_metric_that_updates_in_its_own_way_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Halved(metrics.MeanSquaredError):
+        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+            super().update_state(y_true, np.asarray(y_pred) / 2, sample_weight)
+
+    monkeypatch.setattr(module, "SHARED", 1)
+    some = [Halved(), metrics.MeanSquaredError()]
+    metrics.update_state(some, np.zeros((3, 2)), np.ones((3, 2)))
+    assert [one.result() for one in some] == [0.25, 1]
+    model = lossfuncs.compile("mse", [Halved()])
+    assert model.evaluate(np.zeros((3, 2)), np.ones((3, 2))) == {"loss": 1, "mean_squared_error": 0.25}
+
+
+@pytest.mark.parametrize("weighted", (False, True))
+def test_compile_adds_up_loss_and_metrics_of_an_output_in_one_pass(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    t, p = draw(ROWS[SPARSE[0]], (300, 70), rng)
+    p, w = p.astype(np.float32), rng.uniform(0.5, 2, 300) if weighted else None
+    made: Any = {"loss": "ce", "metrics": ["acc", metrics.MeanIoU(70, sparse_y_pred=False),
+                                              metrics.SparseCategoricalCrossentropy(name="second")],
+                 "weighted_metrics": [metrics.SparseTopKCategoricalAccuracy(3), SPARSE[2]]}  # fmt: skip
+    alone = lossfuncs.compile(**made)
+    alone.update(t, p, w)
+    monkeypatch.setattr(module, "SHARED", 1)
+    groups: list[int] = []
+    monkeypatch.setattr(module, "totals", lambda calls: groups.append(len(calls)) or call.totals(calls))
+    together = lossfuncs.compile(**made)
+    together.update(t, p, w)
+    assert groups == ([3, 2] if weighted else [5])
+    assert together.result() == pytest.approx(alone.result(), rel=1e-15)
+    before = together.result()
+    with pytest.raises(ValueError, match=r"^y_true\[7\] is 70"):
+        together.update(np.where(np.arange(300) == 7, 70, t), p, w)
+    assert together.result() == before
+
+
+@pytest.mark.parametrize("n", [2, 7, 64, 65, 200])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f4", np.float64])
+def test_the_largest_score_is_the_first_of_equals_and_nan_counts_as_larger(n: int, dtype: Any) -> None:
+    rng = np.random.default_rng(n)
+    p = rng.integers(0, 4, (90, n)).astype(dtype)
+    p[rng.random(p.shape) < 0.02] = np.nan
+    p[0], p[1], p[2, -1] = -np.inf, np.nan, np.inf
+    for x in (p, np.asfortranarray(p), p[::-2], p.reshape(3, 30, n)):
+        np.testing.assert_array_equal(iou._largest(x), np.argmax(x, axis=-1))
+
+
+def test_a_matrix_of_many_classes_is_that_of_all_batches_whoever_reads_it_between() -> None:
+    rng, k = np.random.default_rng(5), 40
+    t, p, w = rng.integers(0, k, 5000), rng.integers(0, k, 5000), rng.integers(1, 9, 5000) / 8
+    for weights in (None, w):
+        metric, wanted = metrics.MeanIoU(k), np.zeros((k, k))
+        for i, part in enumerate(np.array_split(np.arange(5000), 37)):
+            metric.update_state(t[part], p[part], None if weights is None or i % 2 else weights[part])
+            np.add.at(wanted, (t[part], p[part]), 1.0 if weights is None or i % 2 else weights[part])
+            if i == 20:
+                restore = metric.checkpoint()
+                metric.update_state(t, p)
+                restore()
+            if i in (9, 30):
+                np.testing.assert_array_equal(metric.total_confusion_matrix.value, wanted)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(metric)).total_confusion_matrix.value, wanted)
 
 
 def test_the_reference_updates_them_one_by_one() -> None:

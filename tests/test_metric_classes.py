@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import pickle
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import lossfuncs
-from lossfuncs import metrics
+from lossfuncs import losses, metrics
 from lossfuncs.cli import main
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -44,6 +45,10 @@ X, Y = np.array([0.1, 0.6, 0.9], np.float32), np.array([0.0, 1.0, 1.0], np.float
         (lambda: metrics.Sum().total.assign([1.0, 2.0]), r"total has shape \(\)"),
         (lambda: metrics.Sum().total.assign_add([1.0]), r"total is a number, so that a value of shape \(1,\) cannot be added"),
         (lambda: metrics.R2Score()(np.ones((2, 0)), np.ones((2, 0))), r"y_pred must have shape \(samples, columns\)"),
+        (lambda: metrics.OneHotMeanIoU(3)([], np.eye(3)), r"y_true must have classes along axis -1, got shape \(0,\)"),
+        (lambda: metrics.OneHotMeanIoU(3, axis=2)(np.eye(3), np.eye(3)), r"y_true must have classes along axis 2, got shape \(3, 3\)"),
+        (lambda: metrics.Mean().load_state_vector("state"), "vector must hold real numbers, got dtype <U5"),
+        (lambda: metrics.AUC(exact=True).load_state_vector("state"), "vector must hold real numbers, got dtype <U5"),
         (lambda: metrics.Metric().update_state(), "Metric does not define update_state"),
     ],
 )  # fmt: skip
@@ -387,6 +392,22 @@ def test_r2_of_a_constant_column_is_one_if_it_is_predicted_and_else_zero() -> No
     t = np.array([[1.0, 2.0, 0.0], [1.0, 2.0, 1.0]])
     p = np.array([[1.0, 2.5, 0.0], [1.0, 2.0, 1.0]])
     np.testing.assert_array_equal(metrics.R2Score(class_aggregation=None)(t, p), [1.0, 0.0, 1.0])
+    for n in (3, 10, 24):  # whose mean is rounded: 0.1 added up n times is not n / 10
+        assert metrics.R2Score()(np.full(n, 0.1), np.full(n, 0.2)) == 0.0
+        assert metrics.R2Score()(np.full(n, 0.1), np.full(n, 0.1), np.full(n, 0.3)) == 1.0
+
+
+@pytest.mark.parametrize("what", ["t", "p", "w"])
+def test_r2_of_what_is_nan_is_never_a_score(what: str) -> None:
+    data = {"t": np.array([0.0, 1.0, 2.0]), "p": np.array([0.0, 1.0, 2.0]), "w": np.ones(3)}
+    data[what][1] = np.nan
+    assert np.isnan(metrics.R2Score()(*data.values()))
+
+
+def test_r2_does_not_depend_on_the_scale_of_the_weights_or_on_their_sign() -> None:
+    t, p = np.array([0.0, 1.0, 2.0]), np.array([0.1, 1.0, 2.5])
+    for factor in (1.0, 1e-300, -1.0):
+        assert metrics.R2Score()(t, p, factor * np.ones(3)) == pytest.approx(1 - 0.26 / 2)
 
 
 def test_a_perfect_prediction_has_an_f_score_of_one() -> None:
@@ -590,6 +611,40 @@ def test_a_loss_object_is_a_metric_too() -> None:
     huber = metrics.MeanMetricWrapper(lossfuncs.losses.huber, name="h", delta=0.5)
     assert huber(t, p) == pytest.approx(float(lossfuncs.losses.huber(t, p, delta=0.5, reduction="mean")), rel=1e-12)
     assert huber.name == "h"
+
+
+class Apart:
+    """A callable of a user's, with state."""
+
+    def __init__(self, power: float) -> None:
+        self.power, self.scale = power, np.ones(2)
+
+    def __call__(self, t: Any, p: Any) -> Any:
+        return self.scale * np.abs(np.asarray(t) - p) ** self.power
+
+
+def closure(power: float) -> Callable[..., Any]:
+    return lambda t, p: np.abs(np.asarray(t) - p) ** power
+
+
+def power(t: Any, p: Any, q: float) -> Any:
+    return closure(q)(t, p)
+
+
+@pytest.mark.parametrize("make", [Apart, closure, losses.Huber, lambda q: losses.LossFunctionWrapper(losses.huber, delta=q),
+                                  lambda q: functools.partial(power, q=q)])  # fmt: skip
+def test_means_of_copies_of_one_function_merge_and_those_of_others_do_not(make: Callable[[float], Any]) -> None:
+    t, p = np.zeros((3, 2)), np.full((3, 2), 2.0)
+    one = metrics.MeanMetricWrapper(make(1.5))
+    one.update_state(t, p)
+    twins = [metrics.MeanMetricWrapper(make(1.5)), copy.deepcopy(one)]
+    if make is not closure:
+        twins.append(pickle.loads(pickle.dumps(one)))
+    value, count = one.result(), float(one.count)
+    one.merge_state(twins)
+    assert one.result() == pytest.approx(value) and one.count == count * len(twins)
+    with pytest.raises(ValueError, match="with the options of this one"):
+        one.merge_state(metrics.MeanMetricWrapper(make(2.5)))
 
 
 def test_names_are_keras_names_numbered_from_the_second_on() -> None:

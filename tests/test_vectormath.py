@@ -19,7 +19,7 @@ import pytest
 from mpmath import mp
 from numba.core.errors import TypingError
 
-from bench import accuracy
+from bench.accuracy import functions, polynomials
 from lossfuncs import vectormath
 from lossfuncs.vectormath import DOUBLE, SINGLE
 
@@ -31,7 +31,7 @@ LIBM = {"exp", "log", "log1p", "expm1", "tanh", "pow", "cosh", "sqrt", "fma", "f
 def evaluate(function: Any, *arguments: Any) -> np.ndarray[Any, Any]:
     columns = [np.array(np.broadcast_to(a, np.broadcast(*arguments).shape), np.float64, ndmin=1) for a in arguments]
     out = np.empty_like(columns[0])
-    accuracy.mapped(function, *["f8"] * (len(columns) + 1))(*columns, out)
+    functions.mapped(function, *["f8"] * (len(columns) + 1))(*columns, out)
     return out
 
 
@@ -41,24 +41,24 @@ def same(got: np.ndarray[Any, Any], want: Any) -> bool:
     return bool(np.array_equal(got, want, equal_nan=True) and np.array_equal(np.signbit(got[got == 0]), np.signbit(want[want == 0])))
 
 
-@pytest.mark.parametrize("name", [*accuracy.UNARY, "pow"])
+@pytest.mark.parametrize("name", [*functions.UNARY, "pow"])
 def test_single_is_within_half_an_ulp_and_a_hair_of_float32(name: str) -> None:
-    error = accuracy.single_errors(name, share=512, workers=2, peers=False)["lossfuncs"]
+    error = functions.single_errors(name, share=512, workers=2, peers=False)["lossfuncs"]
     assert error.points == 1 << 23
     assert error.max_ulp <= 0.501, f"{error.max_ulp} ULP at {error.at}"
     assert error.wrong_specials == 0
 
 
-@pytest.mark.parametrize("name", [*accuracy.UNARY, "pow"])
+@pytest.mark.parametrize("name", [*functions.UNARY, "pow"])
 def test_double_is_within_one_ulp_of_mpmath(name: str) -> None:
-    arguments = accuracy.hard_points(name, 2000, seed=7)
-    worst, at = accuracy.double_error(name, evaluate(DOUBLE[name], *arguments), *arguments)
+    arguments = functions.hard_points(name, 2000, seed=7)
+    worst, at = functions.double_error(name, evaluate(DOUBLE[name], *arguments), *arguments)
     assert worst < 1.0, f"{worst} ULP at {at}"
 
 
-@pytest.mark.parametrize("name", [*accuracy.UNARY, "pow"])
+@pytest.mark.parametrize("name", [*functions.UNARY, "pow"])
 def test_single_keeps_its_relative_error_for_any_float64(name: str) -> None:
-    arguments = accuracy.hard_points(name, 20_000, seed=8)
+    arguments = functions.hard_points(name, 20_000, seed=8)
     single, double = evaluate(SINGLE[name], *arguments), evaluate(DOUBLE[name], *arguments)
     if name in ("log", "pow"):  # subnormal arguments count as 0
         normal = arguments[0] >= 2.0**-1022
@@ -73,7 +73,7 @@ def test_single_keeps_its_relative_error_for_any_float64(name: str) -> None:
 def test_the_measure_sees_wrong_bits_and_wrong_specials() -> None:
     exact = np.array([1.0, 1.5, 0.0, -0.0, INF, NAN, 1e39, 3e-46])
     right = np.float32([1.0, 1.5, 0.0, -0.0, INF, NAN, INF, 0.0])
-    errors = accuracy.Errors()
+    errors = functions.Errors()
     errors.add(right, exact, right)
     assert (errors.max_ulp, errors.wrong_specials, errors.misrounded) == (0.0, 0, 0)
     wrong = np.float32([np.nextafter(np.float32(1), np.float32(2)), 1.5, -0.0, 0.0, -INF, 1.0, 3.4e38, -0.0])
@@ -81,11 +81,11 @@ def test_the_measure_sees_wrong_bits_and_wrong_specials() -> None:
     assert (errors.max_ulp, errors.wrong_specials, errors.misrounded) == (1.0, 6, 1)
 
 
-@pytest.mark.parametrize("name", accuracy.fits())
+@pytest.mark.parametrize("name", polynomials.fits())
 def test_polynomials_are_as_close_as_stated(name: str) -> None:
     with mp.workprec(300):
-        fit = accuracy.fits()[name]
-        error = accuracy.weighted_error(fit, [mp.mpf(c) for c in getattr(vectormath, name)], 300)
+        fit = polynomials.fits()[name]
+        error = polynomials.weighted_error(fit, [mp.mpf(c) for c in getattr(vectormath, name)], 300)
     assert math.log2(error) <= fit.log2_error
 
 
@@ -221,14 +221,14 @@ def half_values(kind: str) -> np.ndarray[Any, Any]:
 
 def stored(kind: str, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     out = np.empty(x.size, np.uint16)
-    accuracy.mapped(HALVES[kind][1], "f8", "u2")(np.ascontiguousarray(x), out)
+    functions.mapped(HALVES[kind][1], "f8", "u2")(np.ascontiguousarray(x), out)
     return out
 
 
 @pytest.mark.parametrize("kind", HALVES)
 def test_loading_a_half_is_exact_for_every_code(kind: str) -> None:
     out = np.empty(CODES.size)
-    accuracy.mapped(HALVES[kind][0], "u2", "f8")(CODES, out)
+    functions.mapped(HALVES[kind][0], "u2", "f8")(CODES, out)
     assert same(out, half_values(kind))
 
 
@@ -280,8 +280,8 @@ def fingerprints() -> dict[str, dict[str, Any]]:
     for kind, (load, store) in HALVES.items():
         cases |= {f"load {kind}": (load, ("u2", "f8")), f"store {kind}": (store, ("f8", "u2"))}
     for key, (function, dtypes) in cases.items():
-        kernel: Any = accuracy.mapped(function, *dtypes)
-        arguments = [CODES] if dtypes[0] == "u2" else list(accuracy.hard_points(key.split()[1], 4000, seed=11))
+        kernel: Any = functions.mapped(function, *dtypes)
+        arguments = [CODES] if dtypes[0] == "u2" else list(functions.hard_points(key.split()[1], 4000, seed=11))
         if len(dtypes) == 3 and len(arguments) == 1:
             arguments.append(-arguments[0][::-1].copy())
         if dtypes[0] == "f8":
@@ -348,7 +348,7 @@ def test_loops_are_vectorised_and_call_nothing(cpu: str, register: str | None, r
 
 
 def test_the_check_of_assembly_sees_a_scalar_call() -> None:
-    (assembly,) = accuracy.mapped(numba.njit(lambda x: math.exp(x)), "f8", "f8").inspect_asm().values()  # type: ignore[attr-defined]
+    (assembly,) = functions.mapped(numba.njit(lambda x: math.exp(x)), "f8", "f8").inspect_asm().values()  # type: ignore[attr-defined]
     report = widths_and_calls(assembly)
     assert report["calls"] == ["exp"] and not {"ymm", "zmm"} & set(report["registers"])
 

@@ -24,6 +24,29 @@ EPSILON = 1e-7
 LOG_2 = math.log(2.0)
 
 
+def _elementwise(xp: Any) -> Formulas:
+    """What NumPy and jax write the same way."""
+
+    def mean_absolute_percentage_error(t: Any, p: Any) -> Any:
+        return 100 * (xp.abs(t - p) / xp.maximum(xp.abs(t), EPSILON)).mean(-1)
+
+    def huber(t: Any, p: Any) -> Any:
+        e = xp.abs(p - t)
+        q = xp.minimum(e, 1)
+        return (q * (e - 0.5 * q)).mean(-1)
+
+    def log_cosh(t: Any, p: Any) -> Any:
+        e = xp.abs(p - t)
+        return (e + xp.log1p(xp.exp(-2 * e)) - LOG_2).mean(-1)
+
+    def binary_crossentropy(t: Any, p: Any) -> Any:
+        q = xp.clip(p, EPSILON, 1 - EPSILON)
+        return -(t * xp.log(q) + (1 - t) * xp.log(1 - q)).mean(-1)
+
+    own = (mean_absolute_percentage_error, huber, log_cosh, binary_crossentropy)
+    return {formula.__name__: (formula,) for formula in own}
+
+
 def numpy_formulas(np: Any = np) -> Formulas:
     """For NumPy, or for what has its functions: CuPy."""
     vecdot = getattr(np, "vecdot", lambda x, y: (x * y).sum(-1))
@@ -44,27 +67,11 @@ def numpy_formulas(np: Any = np) -> Formulas:
         e = (p - t).ravel()
         return vecdot(e, e) / e.size
 
-    def mean_absolute_percentage_error(t: Array, p: Array) -> Any:
-        return 100 * (np.abs(t - p) / np.maximum(np.abs(t), EPSILON)).mean(-1)
-
-    def huber(t: Array, p: Array) -> Any:
-        e = np.abs(p - t)
-        q = np.minimum(e, 1)
-        return (q * (e - 0.5 * q)).mean(-1)
-
-    def log_cosh(t: Array, p: Array) -> Any:
-        e = np.abs(p - t)
-        return (e + np.log1p(np.exp(-2 * e)) - LOG_2).mean(-1)
-
     def cosine_similarity(t: Array, p: Array) -> Any:
         def scale(x: Array) -> Any:
             return 1 / np.maximum(np.sqrt(vecdot(x, x)), EPSILON)
 
         return -vecdot(t, p) * scale(t) * scale(p)
-
-    def binary_crossentropy(t: Array, p: Array) -> Any:
-        q = np.clip(p, EPSILON, 1 - EPSILON)
-        return -(t * np.log(q) + (1 - t) * np.log(1 - q)).mean(-1)
 
     def logistic(t: Array, p: Array) -> Any:
         return (np.maximum(p, 0) - t * p + np.log1p(np.exp(-np.abs(p)))).mean(-1)
@@ -95,19 +102,15 @@ def numpy_formulas(np: Any = np) -> Formulas:
         g[rows, t] -= 1 / len(t)
         return (np.log(total[:, 0]) - label).mean(), g
 
-    return {
+    return _elementwise(np) | {
         "mean_squared_error total": (mean_squared_error_total,),
         "mean_squared_error": (mean_squared_error,),
-        "mean_absolute_percentage_error": (mean_absolute_percentage_error,),
-        "huber": (huber,),
-        "binary_crossentropy": (binary_crossentropy,),
         "binary_crossentropy from logits": (logistic,),
         "categorical_crossentropy": (categorical_crossentropy,),
         "categorical_crossentropy from logits": (lambda t, p: logsumexp(p) * t.sum(-1) - vecdot(t, p),),
         "sparse_categorical_crossentropy from logits": (lambda t, p: logsumexp(p) - picked(t, p),),
         "kl_divergence": (kl_divergence,),
         "cosine_similarity": (cosine_similarity,),
-        "log_cosh": (log_cosh,),
         "categorical_hinge": (lambda t, p: np.maximum(((1 - t) * p).max(-1) - vecdot(t, p) + 1, 0),),
         "categorical_accuracy": (lambda t, p: t.argmax(-1) == p.argmax(-1),),
         "sparse_categorical_accuracy": (lambda t, p: p.argmax(-1) == t,),
@@ -291,27 +294,11 @@ def jax_formulas() -> Formulas:
     import jax
     import jax.numpy as jnp
 
-    def mean_absolute_percentage_error(t: Any, p: Any) -> Any:
-        return 100 * (jnp.abs(t - p) / jnp.maximum(jnp.abs(t), EPSILON)).mean(-1)
-
-    def huber(t: Any, p: Any) -> Any:
-        e = jnp.abs(p - t)
-        q = jnp.minimum(e, 1)
-        return (q * (e - 0.5 * q)).mean(-1)
-
-    def log_cosh(t: Any, p: Any) -> Any:
-        e = jnp.abs(p - t)
-        return (e + jnp.log1p(jnp.exp(-2 * e)) - LOG_2).mean(-1)
-
     def cosine_similarity(t: Any, p: Any) -> Any:
         def scale(x: Any) -> Any:
             return jax.lax.rsqrt(jnp.maximum((x * x).sum(-1), EPSILON**2))
 
         return -(t * p).sum(-1) * scale(t) * scale(p)
-
-    def binary_crossentropy(t: Any, p: Any) -> Any:
-        q = jnp.clip(p, EPSILON, 1 - EPSILON)
-        return -(t * jnp.log(q) + (1 - t) * jnp.log(1 - q)).mean(-1)
 
     def logistic(t: Any, p: Any) -> Any:
         return jnp.maximum(p, 0) - t * p + jnp.log1p(jnp.exp(-jnp.abs(p)))
@@ -349,19 +336,15 @@ def jax_formulas() -> Formulas:
         function: Formula = jax.value_and_grad(lambda t, p: loss(t, p).mean(), argnums=1)
         return function
 
-    return {
+    return _elementwise(jnp) | {
         "mean_squared_error total": (lambda t, p: jnp.square(p - t).mean(),),
         "mean_squared_error": (lambda t, p: jnp.square(p - t).mean(-1),),
-        "mean_absolute_percentage_error": (mean_absolute_percentage_error,),
-        "huber": (huber,),
-        "binary_crossentropy": (binary_crossentropy,),
         "binary_crossentropy from logits": (lambda t, p: logistic(t, p).mean(-1),),
         "categorical_crossentropy": (categorical_crossentropy,),
         "categorical_crossentropy from logits": (dense_logsumexp, dense_log_softmax),
         "sparse_categorical_crossentropy from logits": (sparse,),
         "kl_divergence": (kl_divergence,),
         "cosine_similarity": (cosine_similarity,),
-        "log_cosh": (log_cosh,),
         "categorical_hinge": (lambda t, p: jnp.maximum(((1 - t) * p).max(-1) - (t * p).sum(-1) + 1, 0),),
         "categorical_accuracy": (lambda t, p: t.argmax(-1) == p.argmax(-1), lambda t, p: unbeaten(t.argmax(-1), p)),
         "sparse_categorical_accuracy": (lambda t, p: p.argmax(-1) == t, unbeaten),

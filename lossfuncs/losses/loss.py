@@ -15,7 +15,7 @@ from ..devices import device_of
 from ..frameworks.arrays import adapter
 from ..options import shown
 from ..problem import Array
-from ..serialization import REGISTRIES, automatic_name
+from ..serialization import REGISTRIES, automatic_name, identity
 from ..structures import each, leaves, like
 
 Reduction: TypeAlias = Literal["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none"] | None
@@ -100,6 +100,9 @@ class Loss:
         """A new instance from what `get_config` gave."""
         return cls(**config)
 
+    def _identity(self) -> Any:
+        return identity({name: x for name, x in self.get_config().items() if name != "name"})
+
     def _leaf(self, x: Any) -> Array:
         """An array as `call` gets it: integers would wrap around, and become the smallest type from float32 on that holds them all."""
         x = array("y_true and y_pred", x)
@@ -174,23 +177,42 @@ class LossFunctionWrapper(Loss):
         mask = mask_of(y_pred, mask)
         t, p = (array("y_true and y_pred", x) for x in self._arrays(y_true, y_pred))
         shapes = (t.shape, p.shape) if sample_weight is None and mask is None else None
-        one_number = p.ndim == 1 and self.fn.entry.targets not in ("index", "label")
-        if one_number:
-            t, p = (x.reshape(-1, 1) if x.ndim == 1 else x for x in (t, p))
         count = self._counts.get(shapes)
         if count is None:
-            call = dispatch.prepare(self.fn, t, p, self.options, None, None)
-            if one_number and not call.pointwise:
-                raise ValueError(f"{self.name} needs several numbers for each sample, but y_pred has one: its shape is {(len(p),)}")
-            _weigh(call, self.reduction, sample_weight, mask)
-            count = self._count(call, t, p, nonzero)
+            call = self._weighed_call(t, p, sample_weight, mask)
+            count = self._count(call, call.y_true, call.y_pred, nonzero)
             if not call.shape:
                 return len(p) * float(self._reduced(t, p, sample_weight, mask, "sum")), len(p) * count
             if shapes and call.valid is None:
                 if len(self._counts) >= 64:
                     self._counts.clear()
                 self._counts[shapes] = count
-        return float(self._reduced(t, p, sample_weight, mask, "sum")), count
+        return float(self._reduced(*self._samples(t, p), sample_weight, mask, "sum")), count
+
+    def wanted_total(self, y_true: Array, y_pred: Array, sample_weight: Any) -> Call | None:
+        """The call whose total is the sum of `sum_and_count`, if one pass over rows gives it; `count_of` has the count."""
+        if not self._fused or self._dtype is not None:
+            return None
+        call = self._weighed_call(y_true, y_pred, sample_weight, None)
+        return call if call.m and call.shape else None
+
+    def count_of(self, call: Call, nonzero: bool) -> float:
+        """The count of `sum_and_count` for a `wanted_total`, once that is computed."""
+        return self._count(call, call.y_true, call.y_pred, nonzero)
+
+    def _samples(self, t: Array, p: Array) -> tuple[Array, Array]:
+        """Of one-dimensional data each number is a sample, unless a row of them has a label."""
+        if p.ndim == 1 and self.fn.entry.targets not in ("index", "label"):
+            t, p = (x.reshape(-1, 1) if x.ndim == 1 else x for x in (t, p))
+        return t, p
+
+    def _weighed_call(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> Call:
+        t, p = self._samples(y_true, y_pred)
+        call = dispatch.prepare(self.fn, t, p, self.options, None, None)
+        if p.ndim > y_pred.ndim and not call.pointwise:
+            raise ValueError(f"{self.name} needs several numbers for each sample, but y_pred has one: its shape is {y_pred.shape}")
+        _weigh(call, self.reduction, sample_weight, mask)
+        return call
 
     def _count(self, call: Call, y_true: Array, y_pred: Array, nonzero: bool) -> float:
         return _divisor(call, nonzero)
@@ -229,6 +251,9 @@ class LossFunctionWrapper(Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "fn": REGISTRIES["loss"].serialize(self.fn), **self.options}
+
+    def _identity(self) -> Any:
+        return identity([self.fn, self.options, self.reduction, self.dtype])
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Loss:

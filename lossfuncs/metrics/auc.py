@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ..bootstrap import Cells
+from ..call import array
 from ..devices import device_of
 from ..options import flag, number, shown
 from ..problem import Array
-from .confusion import CELLS, Thresholds, count_by_sample, divide, gather, read
+from .confusion import CELLS, Thresholds, cells_by_sample, counts_of, divide, gather, read
 from .metric import Metric, Variable, mask_of, weights_of
 
 CURVES = ("ROC", "PR", "PRGAIN")
@@ -107,10 +109,14 @@ class AUC(Metric):
         columns = p.shape[-1] if self.multi_label else 1
         gather([(cell, i) for i, cell in enumerate(self._cells)], positive, p, w, self._bounds, columns, lowest=True)
 
-    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Cells:
         positive, p, w = self._elements(y_true, y_pred, sample_weight, None)
-        counts = count_by_sample(positive, p, w, self._bounds, p.shape[-1] if self.multi_label else 1)
-        return counts.reshape(4, self.num_thresholds, len(p), -1).transpose(2, 0, 1, 3).reshape(len(p), -1)
+        return cells_by_sample(positive, p, w, self._bounds, p.shape[-1] if self.multi_label else 1)
+
+    def results(self, states: Array) -> Any:
+        columns = states.shape[1] // (2 * (self.num_thresholds + 1))
+        areas = self.area(*counts_of(states, self._bounds, columns)).T
+        return self.combined(areas) if self.multi_label else areas[0]
 
     def _elements(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> tuple[Array, Array, Array | None]:
         """Which targets are positive, the scores as they are compared with the thresholds, and flat weights."""
@@ -221,7 +227,7 @@ class AUC(Metric):
         if not self.exact:
             super().load_state_vector(vector)
             return
-        rest, found = np.asarray(vector, np.float64), []
+        rest, found = array("vector", vector).astype(np.float64, copy=False), []
         while rest.size:
             size = 2 + 3 * int(rest[0]) if rest.ndim == 1 and rest.size > 1 and rest[0] >= 0 else 0
             if not 2 <= size <= rest.size:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bootstrap import Cells
 from ..call import adjust_ranks, is_float
 from ..devices import device_of
 from ..options import number, shown
@@ -19,7 +20,8 @@ CELLS = ("true_positives", "false_positives", "true_negatives", "false_negatives
 def divide(a: Any, b: Any) -> Any:
     """a / b, and 0 where b is 0."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b != 0)[()]
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b != 0)[()]
 
 
 def read(y_true: Any, y_pred: Any) -> tuple[Array, Array]:
@@ -85,18 +87,23 @@ def count(positive: Array, p: Array, w: Array | None, thresholds: Thresholds, co
     A prediction is positive where it is larger than the threshold; NaN never is. Flat arrays; of several columns, element i belongs
     to column i % columns. Without weights the counts are exact, as float64.
     """
-    n = len(thresholds)
-    cells = 2 * (n + 1)
     size = max(1, BLOCK // columns) * columns
-    histogram: Any = np.zeros(cells * columns)
+    histogram: Any = np.zeros(2 * (len(thresholds) + 1) * columns)
     for begin in range(0, len(p), size):
         part = slice(begin, begin + size)
-        cell = thresholds.below(p[part])
-        cell += (n + 1) * positive[part]
-        if columns > 1:
-            cell += np.tile(np.arange(0, cells * columns, cells), len(cell) // columns)
-        histogram += np.bincount(cell, None if w is None else w[part], minlength=cells * columns)
+        cell = _cell(positive[part], p[part], thresholds, columns)
+        histogram += np.bincount(cell, None if w is None else w[part], minlength=len(histogram))
     return at_thresholds(histogram, thresholds, columns)
+
+
+def _cell(positive: Array, p: Array, thresholds: Thresholds, columns: int) -> Any:
+    """Where in `at_thresholds`' histogram each element counts."""
+    n = len(thresholds)
+    cell = thresholds.below(p)
+    cell += (n + 1) * positive
+    if columns > 1:
+        cell += np.tile(np.arange(columns) * (2 * (n + 1)), len(cell) // columns)
+    return cell
 
 
 def at_thresholds(histogram: Array, thresholds: Thresholds, columns: int) -> Array:
@@ -111,17 +118,16 @@ def at_thresholds(histogram: Array, thresholds: Thresholds, columns: int) -> Arr
     return found[0] if columns == 1 else found.transpose(1, 2, 0)
 
 
-def count_by_sample(positive: Array, p: Array, w: Array | None, thresholds: Thresholds, columns: int = 1) -> Array:
-    """`count` for each sample: (4, T, N), or (4, T, N * columns), as float32 where there are no weights: they are small whole numbers."""
-    rows = len(p)
+def cells_by_sample(positive: Array, p: Array, w: Array | None, thresholds: Thresholds, columns: int = 1) -> Cells:
+    """Where in the histogram of `at_thresholds` each sample counts."""
+    places = _cell(positive.reshape(-1), p.reshape(-1), thresholds, columns).reshape(len(p), -1)
+    return Cells(places, None if w is None else w.reshape(places.shape), 2 * (len(thresholds) + 1) * columns)
 
-    def columns_last(x: Array) -> Array:
-        return x.reshape(rows, -1, columns).transpose(1, 0, 2).reshape(-1)
 
-    found = count(columns_last(positive), columns_last(p), None if w is None else columns_last(w), thresholds, rows * columns)
-    if rows * columns == 1:
-        found = found[..., None]
-    return found.astype(np.float32) if w is None else found
+def counts_of(histograms: Array, thresholds: Thresholds, columns: int = 1) -> Array:
+    """`count` of many histograms, (R, cells): (4, T, R, columns)."""
+    found = at_thresholds(histograms, thresholds, len(histograms) * columns)
+    return found.reshape(4, len(thresholds), -1, columns)
 
 
 def gather(parts: list[tuple[Variable, int]], t: Array, p: Array, w: Array | None, thresholds: Thresholds, columns: int = 1,
@@ -206,9 +212,12 @@ class ThresholdMetric(Metric):
         t, p, w = self._elements(y_true, y_pred, sample_weight, mask)
         gather(list(zip(self.variables, self._gathered, strict=True)), t, p, w, self._bounds)
 
-    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
-        counts = count_by_sample(*self._elements(y_true, y_pred, sample_weight, None), self._bounds)[list(self._gathered)]
-        return counts.transpose(2, 0, 1).reshape(counts.shape[2], -1)
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Cells:
+        return cells_by_sample(*self._elements(y_true, y_pred, sample_weight, None), self._bounds)
+
+    def results(self, states: Array) -> Any:
+        counts = counts_of(states, self._bounds)[list(self._gathered), :, :, 0]
+        return super().results(counts.transpose(2, 0, 1).reshape(len(states), -1))
 
     def _elements(self, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any) -> tuple[Array, Array, Array | None]:
         """The targets, the predictions that can be positive, and flat weights."""

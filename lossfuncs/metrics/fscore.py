@@ -79,9 +79,11 @@ class FBetaScore(Metric):
             predicted = (p >= largest) & (np.abs(p) > 1e-9)  # Keras' bound for a row of zeros
         else:
             predicted = p > self.threshold
-        weighted = w * t
+        with np.errstate(invalid="ignore"):  # of weights that are not finite
+            weighted = w * t
+            misses = w - weighted
         hits = np.where(predicted, weighted, 0.0)
-        return np.stack([hits, np.where(predicted, w - weighted, 0.0), np.where(predicted, 0.0, weighted), weighted])
+        return np.stack([hits, np.where(predicted, misses, 0.0), np.where(predicted, 0.0, weighted), weighted])
 
     def _read(self, t: Array, p: Array) -> tuple[Array, Array]:
         """Targets as float64 (N, C), and predictions."""

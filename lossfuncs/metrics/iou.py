@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ..call import adjust_ranks, class_number, device_labels, whole_numbers
+from ..bootstrap import Cells
+from ..call import adjust_ranks, class_number, cpu_backend, device_labels, whole_numbers
 from ..devices import device_of
+from ..dispatch import current_backend
 from ..options import flag, number, shown
-from ..problem import NO_CLASS, Array
+from ..problem import NO_CLASS, Array, Problem, Task
+from ..rows import Label, Rows
 from .confusion import divide
 from .metric import Metric, both, mask_of, weights_of
+
+SHORTEST = 64  # classes up to which a kernel finds the largest of a row sooner than NumPy
 
 
 class _Matrix(Metric):
@@ -39,30 +44,30 @@ class _Matrix(Metric):
         device = device_of(p)
         w = weights_of(t.shape, sample_weight, mask_of(y_pred, mask), device)
         if device is None:
-            self.total_confusion_matrix.assign_add(self._count(t, p, w).reshape(self.num_classes, -1))
+            cells, counted = self._cells(t.reshape(-1), p.reshape(-1))
+            self.total_confusion_matrix.add_at(cells[counted], None if w is None else w[counted])
         else:
             self._count_on(device, t, p, w)
 
-    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Cells:
         t, p = adjust_ranks(*self._classes(y_true, y_pred))
-        return self._count(t, p, weights_of(t.shape, sample_weight, None), len(y_pred))
+        w = weights_of(t.shape, sample_weight, None)
+        cells, counted = self._cells(t.reshape(len(t), -1), p.reshape(len(t), -1))
+        if w is not None or not counted.all():
+            w = np.where(counted, 1.0 if w is None else w.reshape(cells.shape), 0.0)
+        return Cells(np.where(counted, cells, 0), w, self.num_classes**2)
 
     def _classes(self, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
         """The class numbers of targets and predictions."""
         raise NotImplementedError
 
-    def _count(self, t: Array, p: Array, w: Array | None, rows: int = 1) -> Array:
-        """The confusion matrix of each of so many equal parts, flat: (rows, classes^2)."""
-        t, p = t.reshape(-1), p.reshape(-1)
+    def _cells(self, t: Array, p: Array) -> tuple[Array, Array]:
+        """Where in the flat matrix each element counts, and which of them do."""
         k = self.num_classes
         counted = (t >= 0) & (t < k) & (p >= 0) & (p < k)
         if self.ignore_class is not None:
             counted &= t != self.ignore_class
-        cells = k * t + p
-        if rows > 1:
-            cells += np.repeat(np.arange(rows) * k * k, t.size // rows)
-        cells = np.bincount(cells[counted], None if w is None else w[counted], minlength=rows * k * k)
-        return cells.reshape(rows, k * k).astype(np.float64)
+        return k * t + p, counted
 
     def _count_on(self, device: Any, t: Any, p: Any, w: Any) -> None:
         from .device import Cells
@@ -78,7 +83,8 @@ class _Matrix(Metric):
     def result(self) -> Any:
         matrix = self.total_confusion_matrix.value
         both = np.diag(matrix)
-        union = matrix.sum(axis=0) + matrix.sum(axis=1) - both
+        with np.errstate(invalid="ignore"):  # of weights that are not finite
+            union = matrix.sum(axis=0) + matrix.sum(axis=1) - both
         present = np.array(self.target_class_ids, np.intp)
         present = present[union[present] != 0]
         return np.float64(np.mean(divide(both, union)[present]) if len(present) else 0.0)
@@ -87,6 +93,24 @@ class _Matrix(Metric):
 def _class_numbers(name: str, x: Array) -> Any:
     device = device_of(x)
     return whole_numbers(name, x) if device is None else device_labels(device, x)
+
+
+def _first(s: Any, n: float) -> Any:
+    return s[0]
+
+
+LARGEST = Rows("largest", (Label(),), _first)
+
+
+def _largest(x: Array) -> Array:
+    """np.argmax along the last axis; short rows, for which it is slow, by a kernel."""
+    n = x.shape[-1]
+    if n > SHORTEST or x.dtype not in (np.float32, np.float64) or device_of(x) is not None or current_backend() != "numba" or not x.size:
+        return np.argmax(x, axis=-1)  # type: ignore[no-any-return]
+    m = x.size // n
+    found = np.empty(m, x.dtype)
+    cpu_backend().run(Problem(LARGEST, (), x, x, m, n, False, NO_CLASS, x.dtype), Task(values=found))
+    return found.astype(np.int64).reshape(x.shape[:-1])
 
 
 class IoU(_Matrix):
@@ -104,7 +128,7 @@ class IoU(_Matrix):
                  axis: int = -1) -> None:  # fmt: skip
         self._begin(name, dtype, num_classes, target_class_ids, ignore_class)
         self.sparse_y_true, self.sparse_y_pred = flag("sparse_y_true", sparse_y_true), flag("sparse_y_pred", sparse_y_pred)
-        self.axis = axis
+        self.axis = class_number("axis", axis)
 
     def _classes(self, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
         t, p = both(y_true, y_pred)
@@ -113,10 +137,9 @@ class IoU(_Matrix):
     def _ids(self, name: str, x: Array, sparse: bool) -> Array:
         if sparse:
             return _class_numbers(name, x)  # type: ignore[no-any-return]
-        if not x.ndim:
-            raise ValueError(f"{name} must have an axis of classes, got a number")
-        found: Array = np.argmax(x, axis=self.axis)
-        return found
+        if not -x.ndim <= self.axis < x.ndim or not x.shape[self.axis]:
+            raise ValueError(f"{name} must have classes along axis {self.axis}, got shape {x.shape}")
+        return _largest(x) if self.axis in (-1, x.ndim - 1) else np.argmax(x, axis=self.axis)
 
 
 class BinaryIoU(_Matrix):

@@ -11,13 +11,14 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..bootstrap import Cells
 from ..call import Call, RowsCall, array, by_sample, complete, spread, totals
 from ..devices import device_of, home_of
 from ..dispatch import current_backend, prepare
 from ..losses.loss import mask_of as mask_of
 from ..options import shown
 from ..problem import Array, Task
-from ..serialization import automatic_name
+from ..serialization import automatic_name, identity
 
 DTYPES = frozenset({"bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bfloat16", "float16", "float32",
                     "float64"})  # fmt: skip
@@ -36,11 +37,11 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
         self.shape: tuple[int, ...] = np.shape(initial)
         self._sum: Any  # a float, or an array
         self._rest: Any  # what rounding took from it
-        self.waiting: Any = None  # `device.Pending`: what was gathered on a device and is not in the sum yet
+        self.waiting: Any = None  # `Scattered`, or `device.Pending`: what was gathered and is not in the sum yet
         self.assign(initial)
 
     def settle(self) -> None:
-        """Fetch what was added on a device."""
+        """Add what waits."""
         pending, self.waiting = self.waiting, None
         if pending is not None:
             pending.settle()
@@ -62,8 +63,15 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
         self.name, self.shape, self._sum, self._rest = state
         self.waiting = None
 
-    def _restore(self, high: Any, low: Any) -> None:
-        self._sum, self._rest, self.waiting = high, low, None
+    def kept(self) -> tuple[Any, Any, Any]:
+        """What `restore` puts back. What waits on a device is fetched: it goes on growing there."""
+        if not isinstance(self.waiting, Scattered):
+            self.settle()
+        return self._sum, self._rest, self.waiting
+
+    def restore(self, total: Any, rest: Any, waiting: Any) -> None:
+        """Hold what it held when `kept` gave this."""
+        self._sum, self._rest, self.waiting = total, rest, waiting
 
     @property
     def value(self) -> Any:
@@ -121,6 +129,15 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
         self.waiting.add(value)
         return self
 
+    def add_at(self, places: Array, numbers: Array | None) -> Self:
+        """Add numbers, or else 1, to the elements at these places of the flat array; a place may come again."""
+        if not isinstance(self.waiting, Scattered):
+            self.settle()
+        self.waiting = Scattered(self, places, numbers, self.waiting)
+        if self.waiting.count >= math.prod(self.shape):
+            self.settle()
+        return self
+
     def assign_sub(self, value: Any) -> Self:
         """Take value from it."""
         return self.assign_add(-value if device_of(value) is not None else -np.asarray(value, np.float64))
@@ -151,6 +168,33 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
         return f"<Variable {self.name}={self.value!r}>"
 
 
+class Scattered:
+    """Numbers for places of a large array, which wait until they are as many as it has: one batch need not walk over all of it."""
+
+    def __init__(self, variable: Variable, places: Array, numbers: Array | None, before: Scattered | None) -> None:
+        self.variable, self.places, self.numbers, self.before = variable, places, numbers, before
+        self.count: int = len(places) + (0 if before is None else before.count)
+
+    def fits(self, device: Any, name: Any) -> bool:
+        """Whether what is gathered on a device can be added here: never."""
+        return False
+
+    def settle(self) -> None:
+        """Add them to the variable."""
+        parts: list[Scattered] = []
+        last: Scattered | None = self
+        while last is not None:
+            parts.append(last)
+            last = last.before
+        parts.reverse()
+        numbers = None
+        if any(part.numbers is not None for part in parts):
+            numbers = np.concatenate([np.ones(len(part.places)) if part.numbers is None else part.numbers for part in parts])
+        shape = self.variable.shape
+        found = np.bincount(np.concatenate([part.places for part in parts]), numbers, math.prod(shape))
+        self.variable.assign_add(found.reshape(shape))
+
+
 class Metric:
     """A number gathered over batches: `update_state` takes one in, `result` says what it is so far, `reset_state` forgets.
 
@@ -171,7 +215,7 @@ class Metric:
 
     States merge by addition; where that is not right, as for a maximum, define `merge_state` too. Variables, and the results of the
     metrics here, are float64 whatever dtype says: it is kept as an attribute and in the configuration. name: by default that of the
-    class, numbered from the second on.
+    class, numbered from the second on. Threads that update at once need a metric each, to be merged.
     """
 
     _options: tuple[str, ...] = ()  # arguments of the constructor that are attributes of the same names, beside name and dtype
@@ -259,7 +303,7 @@ class Metric:
 
     def load_state_vector(self, vector: Any) -> None:
         """Put the state of a `state_vector` in place of this one. ValueError if it does not fit."""
-        vector = np.asarray(vector, np.float64)
+        vector = array("vector", vector).astype(np.float64, copy=False)
         if vector.size == 0:
             self.reset_state()
             return
@@ -275,11 +319,11 @@ class Metric:
 
     def checkpoint(self) -> Callable[[], None]:
         """A function that puts the variables back to what they are now."""
-        kept = [(v, v._high, v._low) for v in self.variables]
+        kept = [(v, v.kept()) for v in self.variables]
 
         def restore() -> None:
-            for variable, high, low in kept:
-                variable._restore(high, low)
+            for variable, held in kept:
+                variable.restore(*held)
 
         return restore
 
@@ -292,8 +336,8 @@ class Metric:
         for other in others:
             self._absorb(other)
 
-    def _identity(self) -> str:
-        return repr([getattr(self, name) for name in self._options])
+    def _identity(self) -> Any:
+        return identity([getattr(self, name) for name in self._options])
 
     def _absorb(self, other: Metric) -> None:
         theirs = [(v._high, v._low) for v in other.variables]
@@ -309,10 +353,18 @@ class Metric:
     def _make_room(self, size: int) -> None:
         """Make the variables that wait for the first batch, for a state of so many numbers."""
 
-    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
-        """What each sample adds to the state: (N, numbers), whose columns are those of all variables, one after the other.
+    def wanted_total(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> Call | None:
+        """The call whose total is all that `take_total` wants of a batch, if there is one: totals of one batch are added up together."""
+        return None
 
-        NotImplementedError where the state is not a sum over the samples.
+    def take_total(self, call: Call, total: float, y_true: Array, y_pred: Array) -> None:
+        """Take in the batch of a `wanted_total`."""
+        raise AssertionError("a metric that wants a total can take it in")
+
+    def contributions(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array | Cells:
+        """What each sample adds to sums that `results` knows: (N, numbers), or the cells in which it counts.
+
+        By default the sums are the state: all variables, one after the other. NotImplementedError where it is no sum over the samples.
         """
         raise NotImplementedError(f"the state of {type(self).__name__} is not a sum over samples")
 
@@ -503,7 +555,7 @@ class MeanMetricWrapper(Mean):
 
             self._add(*total_and_count(self._without_ignored(call)), call.m / call.samples)
         elif call is not None:
-            self._take(call, self._total(call), y_true, y_pred)
+            self.take_total(call, self._total(call), y_true, y_pred)
 
     def _prepare(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> Call | None:
         """The call whose total is to be taken in; None where there are no values."""
@@ -519,7 +571,13 @@ class MeanMetricWrapper(Mean):
         call.weights = weights_of(call.shape, sample_weight, mask, call.device)
         return call
 
-    def _take(self, call: Call, total: float, y_true: Array, y_pred: Array) -> None:
+    def wanted_total(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> Call | None:
+        if not self._fused or type(self).update_state is not MeanMetricWrapper.update_state:
+            return None
+        call = self._prepare(y_true, y_pred, sample_weight, mask)
+        return None if call is None or call.weights is not None and not call.weights.all() else call
+
+    def take_total(self, call: Call, total: float, y_true: Array, y_pred: Array) -> None:
         per_sample, w = call.m / call.samples, call.weights
         if w is not None:
             count = float(np.sum(w if call.valid is None else w[call.valid]))
@@ -557,8 +615,8 @@ class MeanMetricWrapper(Mean):
         call = self._prepare(array("y_true", y_true), array("y_pred", y_pred), sample_weight, None)
         return np.zeros((len(y_pred), 2)) if call is None else by_sample(call, current_backend()) / (call.m / call.samples)
 
-    def _identity(self) -> str:
-        return repr((self._fn, sorted(self._kwargs.items())))
+    def _identity(self) -> Any:
+        return identity([self._fn, sorted(self._kwargs.items())])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_seen": {}}
@@ -581,7 +639,7 @@ class MeanMetricWrapper(Mean):
         return cls(**arguments)
 
 
-SHARED = 1 << 20  # numbers from which one pass for several metrics is worth a kernel of its own: less than that a cache holds
+SHARED = 1 << 19  # numbers from which one pass for several metrics is worth a kernel of its own: less than that a cache holds
 
 
 def update_state(metrics: Iterable[Metric], y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None) -> None:
@@ -591,14 +649,13 @@ def update_state(metrics: Iterable[Metric], y_true: Any, y_pred: Any, sample_wei
     sample counts. If one of those finds fault with the data, none of them has taken them in.
     """
     left = list(metrics)
-    if current_backend() == "numba" and device_of(y_pred) is None and np.size(y_pred) >= SHARED:
-        t, p, mask = array("y_true", y_true), array("y_pred", y_pred), mask_of(y_pred, mask)
-        fused = [metric for metric in left if isinstance(metric, MeanMetricWrapper) and metric._fused]
-        ready = [(metric, metric._prepare(t, p, sample_weight, mask)) for metric in fused]
-        calls = [(metric, call) for metric, call in ready if call is not None and (call.weights is None or call.weights.all())]
+    if math.prod(np.shape(y_pred)) >= SHARED and current_backend() == "numba" and device_of(y_pred) is None:
+        t, p, kept = array("y_true", y_true), array("y_pred", y_pred), mask_of(y_pred, mask)
+        ready = [(metric, metric.wanted_total(t, p, sample_weight, kept)) for metric in left]
+        calls = [(metric, call) for metric, call in ready if call is not None]
         for (metric, call), total in zip(calls, totals([call for _, call in calls]), strict=True):
-            metric._take(call, total, t, p)
-        taken = {id(metric) for metric, _ in calls}
-        left = [metric for metric in left if id(metric) not in taken]
+            metric.take_total(call, total, t, p)
+        left = [metric for metric, call in ready if call is None]
+    given = {name: x for name, x in (("sample_weight", sample_weight), ("mask", mask)) if x is not None}
     for one in left:
-        one.update_state(y_true, y_pred, sample_weight, mask=mask)
+        one.update_state(y_true, y_pred, **given)
