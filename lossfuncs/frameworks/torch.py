@@ -56,15 +56,25 @@ def to_numpy(x: Tensor) -> Array:
         raise TypeError(f"it is on {x.device}, and only tensors on the CPU can be computed on; pass it with .cpu()")
     if x.layout is not torch.strided or x.is_quantized:
         raise TypeError("it is a sparse or quantized tensor; pass it with .to_dense() or .dequantize()")
-    x = x.detach()
     if x.dtype is torch.bfloat16:
-        return x.view(torch.int16).numpy().view(_bfloat16())
-    return x.numpy()
+        return x.detach().view(torch.int16).numpy().view(_bfloat16())
+    return x.numpy(force=True)
+
+
+_NUMBERS = {torch.float64, torch.float32, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
+
+
+def _array(name: str, x: Any) -> Array:
+    """`call.array`, by a shorter way for most tensors."""
+    if isinstance(x, Tensor) and x.dtype in _NUMBERS and x.is_cpu and x.layout is torch.strided:
+        return x.numpy(force=True)
+    return array(name, x)
 
 
 def from_numpy(x: Any) -> Tensor:
     """A tensor on an array's memory."""
-    x = np.asarray(x)
+    if not isinstance(x, np.ndarray):
+        x = np.asarray(x)
     if x.dtype.kind == "V":
         return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(x)
@@ -107,11 +117,11 @@ def _check(y_true: Any, y_pred: Tensor, sample_weight: Any) -> None:
 
 
 def _value(loss: Bound, t: Any, p: Tensor, w: Any) -> Tensor:
-    return _tensor(loss.value(array("y_true", t), array("y_pred", p), w), p, loss.reduced)
+    return _tensor(loss.value(_array("y_true", t), _array("y_pred", p), w), p, loss.reduced)
 
 
 def _value_and_gradient(loss: Bound, t: Any, p: Tensor, w: Any) -> tuple[Tensor, Tensor]:
-    value, gradient = loss.value_and_gradient(array("y_true", t), array("y_pred", p), w)
+    value, gradient = loss.value_and_gradient(_array("y_true", t), _array("y_pred", p), w)
     return _tensor(value, p, loss.reduced), from_numpy(gradient)
 
 
@@ -569,7 +579,7 @@ def cross_entropy(
         options["label_smoothing"] = float(label_smoothing)
         return _in_torch_order(losses.categorical_crossentropy, input, target, options, None, reduction)
     if not label_smoothing:
-        if torch.compiler.is_compiling() or _transformed() or (target == ignore_index).any():  # without, there is a shorter way
+        if torch.compiler.is_compiling() or _transformed() or (_array("target", target) == ignore_index).any():  # else a shorter way
             options["ignore_class"] = ignore_index
         w = None if weight is None else weight[target.clamp(0, input.shape[axis] - 1)]
         how = "mean_with_sample_weight" if reduction == "mean" and w is not None else reduction
