@@ -92,10 +92,14 @@ class Kept:
         self.status = device.zeros((1,), np.uint64)
         self.status[...] = np.uint64(NO_ROW)
 
+    def has_workspace(self, stream: int, numbers: int) -> bool:
+        """Whether `workspace` need not ask for memory."""
+        return stream in self.workspaces and self.workspaces[stream][0].shape[0] >= numbers
+
     def workspace(self, device: Device, stream: int, numbers: int) -> tuple[int, int]:
         """Addresses of that many doubles, and of tickets, which are zero between launches."""
         found = self.workspaces.get(stream)
-        if found is None or found[0].shape[0] < numbers:
+        if found is None or not self.has_workspace(stream, numbers):
             if found:
                 self.outgrown.append(found[0])
             tickets = found[1] if found else device.zeros((TICKETS,), np.uint32)
@@ -361,7 +365,7 @@ def run(device: Device, problem: Problem, task: Task) -> Any:
     operands = [NOTHING, *found] if problem.labelled else [found[1], found[0], *found[2:]]
     operands += [NOTHING] * (4 - len(operands))
     arguments = bytearray(_packed(device, problem, task, how, operands, inner, values, total))
-    _go(device, how, arguments)
+    _go(device, how, arguments, device.stream())
     if values is not task.values and task.values is not None:
         task.values[...] = values
     for d, x in zip(task.derivatives, into, strict=True):
@@ -370,9 +374,8 @@ def run(device: Device, problem: Problem, task: Task) -> Any:
     return total
 
 
-def _go(device: Device, how: Plan, arguments: bytearray) -> None:
+def _go(device: Device, how: Plan, arguments: bytearray, stream: int) -> None:
     """Launch the kernels of a plan."""
-    stream = device.stream()
     if how.numbers:
         WORKSPACE.pack_into(arguments, AT_WORKSPACE, *kept(device).workspace(device, stream, how.numbers))
     for kernel in how.kernels:
@@ -418,11 +421,28 @@ def _too_few(operands: list[Operand], m: int, n: int) -> bool:
     return apart and not (beside and m >= 256) and n > 1
 
 
-def shortcut(call: Any, order: int) -> Callable[[Any, Any], Any] | None:
+class Arrays(Protocol):
+    """What `shortcut` asks of arrays: of a device's own, or of others that lie in its memory."""
+
+    def place(self) -> Hashable:
+        """As `Device`."""
+
+    def owns(self, x: Any) -> bool:
+        """Whether x is in the memory of this place."""
+
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        """As `Device`, likewise the rest."""
+
+    def address(self, x: Any) -> int: ...
+
+    def stream(self) -> int: ...
+
+
+def shortcut(call: Any, order: int, arrays: Arrays | None = None) -> Callable[[Any, Any], Any] | None:
     """The same call, without weights, `upstream` and `out`, for other arrays of the same shapes and dtypes in C order.
 
     All that does not depend on addresses is worked out here. None if there is no such way; the function itself gives None on another
-    device than this one.
+    device than this one, and where others' arrays come on a stream that has no workspace yet.
     """
     problem = getattr(call, "problem", None)
     if problem is None or problem.m * problem.n == 0 or call.labels01 or call.by_class or call.order is not None:
@@ -442,21 +462,25 @@ def shortcut(call: Any, order: int) -> Callable[[Any, Any], Any] | None:
     template = _packed(device, problem, Task(total, divisor=divisor(call) if total else 1.0), how, operands, 1, None, None)
     place, at_t = device.place(), AT_LABELS if labelled else AT_T
     result = ((), np.float64, AT_TOTAL) if total else (shape, dtype, AT_VALUES)
+    here: Arrays = device if arrays is None else arrays
 
     def again(t: Any, p: Any) -> Any:
-        if device.place() != place or not (device.owns(t) and device.owns(p)):
+        if here.place() != place or not (here.owns(t) and here.owns(p)):
+            return None
+        stream = here.stream()
+        if arrays is not None and how.numbers and not kept(device).has_workspace(stream, how.numbers):
             return None
         arguments = bytearray(template)
-        value = device.empty(result[0], result[1])
-        ADDRESS.pack_into(arguments, at_t, device.address(t))
-        ADDRESS.pack_into(arguments, AT_P, device.address(p))
-        ADDRESS.pack_into(arguments, result[2], device.address(value))
+        value = here.empty(result[0], result[1])
+        ADDRESS.pack_into(arguments, at_t, here.address(t))
+        ADDRESS.pack_into(arguments, AT_P, here.address(p))
+        ADDRESS.pack_into(arguments, result[2], here.address(value))
         if not order:
-            _go(device, how, arguments)
+            _go(device, how, arguments, stream)
             return value
-        gradient = device.empty(full, dtype)
-        ADDRESS.pack_into(arguments, AT_GRADIENT, device.address(gradient))
-        _go(device, how, arguments)
+        gradient = here.empty(full, dtype)
+        ADDRESS.pack_into(arguments, AT_GRADIENT, here.address(gradient))
+        _go(device, how, arguments, stream)
         return value, [gradient]
 
     return again
@@ -501,6 +525,16 @@ def derive(call: Call, upstream: Any, outs: tuple[Any, ...]) -> tuple[Any, list[
             host[...] = found[i]
             found[i] = host
     return value, found
+
+
+def gradient(call: Call, upstream: Any) -> Any:
+    """The gradient alone, upstream being an array on the device: one pass, where `derive` needs a second for one number's sake."""
+    if call.reduction is None:
+        return derive(call, upstream, (None,))[1][0]
+    into = _into(call, None)
+    by = divisor(call) / upstream.astype(np.float64)
+    call.run(call.device.backend, Task(True, call.weights, 1.0, None, (call.view(into),), divisor=by))
+    return into
 
 
 def _done(call: Call, upstream: Any, into: tuple[Any, ...]) -> Any:
