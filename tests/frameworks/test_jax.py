@@ -97,6 +97,27 @@ def test_examples_that_depend_on_their_whole_batch_are_mapped_one_by_one() -> No
         close(found[i], jnp.asarray(lossfuncs.value_and_grad("dice", t[i], jax.nn.sigmoid(P[i]), reduction="mean")[1]))
 
 
+def test_values_that_depend_on_all_rows_have_a_gradient_together() -> None:
+    labels, p = jnp.asarray([0, 1, 0, 1]), P[0] / jnp.linalg.norm(P[0], axis=1, keepdims=True)
+    weight, upstream = jnp.linspace(0.5, 1.0, 4), jnp.linspace(1.0, 2.0, 4)
+    given = {"sample_weight": np.asarray(weight), "gamma": 2.0}
+
+    def values(p: Any) -> Any:
+        return lossfuncs.circle(labels, p, **given)
+
+    wanted = lossfuncs.value_and_grad("circle", np.asarray(labels), np.asarray(p), upstream=np.asarray(upstream), **given)
+    for transform in (lambda f: f, jax.jit):
+        value, backward = jax.vjp(transform(values), p)
+        assert np.array_equal(value, wanted[0]) and np.array_equal(backward(upstream)[0], wanted[1])
+    traced = jax.jit(lambda p: lossfuncs.value_and_grad("circle", labels, p, upstream=upstream, **given))(p)
+    assert np.array_equal(traced[0], wanted[0]) and np.array_equal(traced[1], wanted[1])
+    close(jax.jit(jax.vmap(jax.jacrev(values)))(jnp.stack([p, p[::-1]]))[0], jax.jacrev(values)(p))
+    with pytest.raises(NotImplementedError, match="circle has no second derivative"):
+        jax.jacrev(jax.jacrev(values))(p)
+    with pytest.raises(ValueError, match="sample_weight is differentiated"):
+        jax.grad(lambda w: lossfuncs.circle(labels, p, sample_weight=w).sum())(weight)
+
+
 def test_shard_map() -> None:
     mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("i")
