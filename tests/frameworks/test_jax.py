@@ -50,7 +50,9 @@ close = functools.partial(jax.tree.map, functools.partial(np.testing.assert_allc
 
 
 @pytest.mark.parametrize("entry, options", EACH)
-def test_values_and_gradients_are_those_on_numpys_arrays(entry: Entry, options: dict[str, Any]) -> None:
+def test_values_and_gradients_are_those_on_numpys_arrays(entry: Entry, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    if set(options) & {"from_logits", "gamma"} and entry.name != "sparse_categorical_crossentropy":
+        monkeypatch.setattr(adapter, "SMALL", 0)  # XLA calls Python: its own handlers, slow to compile, are seen to by the others
     t, p = draw(entry, options)
     values = entry.function(t, p, **options)
     loss = functools.partial(entry.function, **options)

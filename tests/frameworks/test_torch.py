@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,15 @@ def test_values_and_gradients_are_those_on_arrays(entry: Entry, options: dict[st
     assert torch.equal(again, found.detach()) and not again.requires_grad
 
 
+@pytest.fixture
+def uncompiled() -> Iterator[None]:
+    """For what only concerns torch: the reference computes, which nobody has to compile."""
+    with lossfuncs.backend("numpy"):
+        yield
+
+
 @pytest.mark.parametrize("entry, options", EACH)
-def test_first_and_second_derivatives_are_right_or_refused(entry: Entry, options: dict[str, Any]) -> None:
+def test_first_and_second_derivatives_are_right_or_refused(entry: Entry, options: dict[str, Any], uncompiled: None) -> None:
     t, p = smooth(entry, options)
     p.requires_grad_()
     function = functools.partial(getattr(lt, entry.name), target=t, **options)
@@ -133,7 +141,7 @@ def check_compiled(entry: Entry, options: dict[str, Any], backend: str, reductio
 
 
 @pytest.mark.parametrize("entry, options", EACH)
-def test_every_loss_compiles_as_one_graph(entry: Entry, options: dict[str, Any]) -> None:
+def test_every_loss_compiles_as_one_graph(entry: Entry, options: dict[str, Any], uncompiled: None) -> None:
     check_compiled(entry, options, "aot_eager", "mean")
 
 
