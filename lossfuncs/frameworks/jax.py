@@ -7,7 +7,8 @@ Arrays outside of any transformation go to the kernels as they lie in memory. Un
 foreign function interface, or through `jax.pure_callback` where that interface has changed. The gradient is computed with the value in
 one pass over memory. The second derivative exists for pointwise losses and for the cross-entropies from logits, where it is a JAX
 expression that can be differentiated further; elsewhere NotImplementedError is raised, as it is for the third. Reduced values are of
-y_pred's dtype, float32 for half data. A label out of range is a ValueError, or what JAX makes of one that XLA reports.
+y_pred's dtype, float32 for half data. A label out of range is a ValueError, arrays on a GPU are a TypeError, or either is what JAX makes
+of an error that XLA reports.
 """
 
 from __future__ import annotations
@@ -39,7 +40,12 @@ def to_numpy(x: Any) -> Array:
     """x's memory as a NumPy array; TypeError for a value that is only known when a transformed function runs."""
     if isinstance(x, jax.core.Tracer):
         raise TypeError("it is traced by a transformation of JAX, and here numbers are needed")
+    if any(device.platform != "cpu" for device in x.devices()):
+        raise TypeError(f"{ELSEWHERE}; use jax.device_put, or jax.default_device")
     return np.asarray(x)
+
+
+ELSEWHERE = "it is on an accelerator, and JAX's arrays are computed on the CPU alone"
 
 
 # The calls that XLA makes
@@ -73,11 +79,20 @@ def _compute(attribute: str, arguments: list[Array], results: list[Array]) -> No
 _handler = xla.handler(_compute)
 
 
+_refusal = xla.refusal(f"y_pred cannot be computed on: {ELSEWHERE}")
+
+
+def _register(name: str, function: Any) -> None:
+    """Let XLA know a handler, and one that says that there is none where JAX's GPUs are."""
+    for platform, one in (("cpu", function), ("CUDA", _refusal)):
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(one), platform=platform, api_version=1)
+
+
 @functools.cache
 def _has_ffi() -> bool:
     """Whether XLA's foreign functions are as they are known here."""
     try:
-        jax.ffi.register_ffi_target("lossfuncs", jax.ffi.pycapsule(_handler), platform="cpu", api_version=1)
+        _register("lossfuncs", _handler)
     except Exception:
         return False
     return True
@@ -87,7 +102,7 @@ def _has_ffi() -> bool:
 def _target(address: int) -> str:
     """The name under which XLA knows the handler at an address."""
     name = f"lossfuncs_{address:x}"
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(ctypes.c_void_p(address)), platform="cpu", api_version=1)
+    _register(name, ctypes.c_void_p(address))
     return name
 
 

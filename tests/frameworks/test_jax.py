@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -20,6 +21,8 @@ NAMES = {entry.name for entry in LOSSES}
 LOGITS = {"from_logits": True}
 EACH = [*(x for x in DIFFERENTIABLE if x.values[0].name in NAMES and "metrics" not in x.id),
         *(case(entry, options) for entry in LOSSES for options in OPTIONS.get(entry.name, ()) if "from_logits" in options)]  # fmt: skip
+# Of no parameters, one and more, of totals, of labels: what handlers that XLA calls themselves differ in.
+COMPILED = {"mean_squared_error", "huber", "binary_focal_crossentropy", "cosine_similarity", "sparse_categorical_crossentropy"}
 RNG = np.random.default_rng(0)
 T, P = (jnp.asarray(RNG.normal(size=(3, 4, 6)), jnp.float32) for _ in range(2))
 LABELS = jnp.asarray(RNG.integers(0, 6, (3, 4)))
@@ -51,8 +54,8 @@ close = functools.partial(jax.tree.map, functools.partial(np.testing.assert_allc
 
 @pytest.mark.parametrize("entry, options", EACH)
 def test_values_and_gradients_are_those_on_numpys_arrays(entry: Entry, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    if set(options) & {"from_logits", "gamma"} and entry.name != "sparse_categorical_crossentropy":
-        monkeypatch.setattr(adapter, "SMALL", 0)  # XLA calls Python: its own handlers, slow to compile, are seen to by the others
+    if entry.name not in COMPILED or (options and entry.name != "sparse_categorical_crossentropy"):
+        monkeypatch.setattr(adapter, "SMALL", 0)  # XLA calls Python: handlers of its own take seconds each to compile
     t, p = draw(entry, options)
     values = entry.function(t, p, **options)
     loss = functools.partial(entry.function, **options)
@@ -196,6 +199,15 @@ def test_arrays_outside_of_transformations() -> None:
 def test_bad_input_is_named_in_one_sentence(call: Any, error: type[Exception], sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         jax.block_until_ready(call())
+
+
+def test_arrays_on_an_accelerator_are_refused() -> None:
+    elsewhere = SimpleNamespace(devices=lambda: [SimpleNamespace(platform="gpu")])
+    with pytest.raises(TypeError, match="it is on an accelerator, and JAX's arrays are computed on the CPU alone; use jax.device_put"):
+        adapter.to_numpy(elsewhere)
+    jax.ffi.register_ffi_target("refused", jax.ffi.pycapsule(adapter._refusal), platform="cpu", api_version=1)  # which XLA calls there
+    with pytest.raises(Exception, match="y_pred cannot be computed on: it is on an accelerator"):
+        jax.block_until_ready(jax.ffi.ffi_call("refused", jax.ShapeDtypeStruct((4,), np.float32))(P[0], a=np.zeros(3)))
 
 
 def test_texts_name_the_loss_for_other_processes() -> None:
