@@ -15,8 +15,11 @@ When a gradient will be asked for, it is computed with the value in one pass ove
 derivative exists for pointwise losses and for the cross-entropies from logits, where it is a torch expression that can be differentiated
 further; elsewhere NotImplementedError is raised, as it is for the third. Reduced values are of input's dtype, of float32 for half data.
 
+Without a reduction each value of circle depends on all rows; its gradient is then computed backward, and a second one refused. Tensors on
+a GPU: see `torch_gpu`.
+
 In plain eager mode the kernels are called directly. torch.compile, torch.export and torch.func see the opaque operators
-lossfuncs::loss, lossfuncs::value_and_gradient and lossfuncs::curvature.
+lossfuncs::loss, lossfuncs::value_and_gradient, lossfuncs::gradient and lossfuncs::curvature.
 """
 
 from __future__ import annotations
