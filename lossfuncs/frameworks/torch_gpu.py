@@ -162,14 +162,20 @@ class OnGPU:
 
     def gradient(self, loss: Bound, t: Any, p: Tensor, w: Any, upstream: Tensor) -> Tensor:
         """The gradient of sum(upstream * value)."""
+        seed = upstream.double() if loss.reduced or upstream.dtype not in (torch.float32, torch.float64) else upstream.contiguous()
+        found = self._again(loss, 1, t, p, w, seed)
+        if found is not None:
+            return found[1]
 
         def compute() -> Any:
             y_true, y_pred, weight = self._arguments(t, p, w)
             call = prepare(loss.function, y_true, y_pred, self._entered(loss).options, weight, loss.reduction)
             call.check_order(1)
-            return gpu.gradient(call, self.enter("upstream", upstream))
+            return gpu.gradient(call, self.enter("upstream", seed))
 
-        return self._long(p, compute)
+        gradient = self._long(p, compute)
+        self._remember(loss, 1, t, p, w, seed)
+        return gradient
 
     def curvature(self, loss: Bound, t: Any, p: Tensor, w: Any, upstream: Tensor) -> Tensor:
         return self._long(p, lambda: self._entered(loss).curvature(*self._arguments(t, p, w), self.enter("upstream", upstream)))
@@ -190,25 +196,25 @@ class OnGPU:
 
     # Calls that were made before
 
-    def _key(self, order: int, t: Any, p: Tensor, w: Any) -> Any:
+    def _key(self, order: int, t: Any, p: Tensor, w: Any, seed: Tensor | None) -> Any:
         if w is not None or not isinstance(t, Tensor) or not (t.is_contiguous() and p.is_contiguous()) or t.is_neg() or p.is_neg():
             return None
-        return order, t.shape, p.shape, t.dtype, p.dtype, p.get_device()
+        return order, t.shape, p.shape, t.dtype, p.dtype, p.get_device(), seed is not None and seed.dtype
 
-    def _again(self, loss: Bound, order: int, t: Any, p: Tensor, w: Any) -> Any:
-        key = self._key(order, t, p, w)
+    def _again(self, loss: Bound, order: int, t: Any, p: Tensor, w: Any, seed: Tensor | None = None) -> Any:
+        key = self._key(order, t, p, w, seed)
         again = loss.shortcuts.get(key) if key else None
-        found = None if again is None else again(t, p)
+        found = None if again is None else again(t, p, seed)
         return found if found is None or not order else (found[0], found[1][0])
 
-    def _remember(self, loss: Bound, order: int, t: Any, p: Tensor, w: Any) -> None:
-        key = self._key(order, t, p, w)
+    def _remember(self, loss: Bound, order: int, t: Any, p: Tensor, w: Any, seed: Tensor | None = None) -> None:
+        key = self._key(order, t, p, w, seed)
         if key is None or key in loss.shortcuts or self._entered(loss) is not loss:
             return
         with self.scope(p):
             y_true, y_pred, _ = self._arguments(t, p, None)
             call = prepare(loss.function, y_true, y_pred, loss.options, None, loss.reduction)
-            again = gpu.shortcut(call, order, self)
+            again = gpu.shortcut(call, order, self, self.enter("upstream", seed))
         if len(loss.shortcuts) >= 256:
             loss.shortcuts.clear()
         loss.shortcuts[key] = again

@@ -137,6 +137,32 @@ def test_a_call_seen_before_hands_over_addresses_alone(dtype: torch.dtype, gpu: 
         assert gpu.entered == 2  # of other strides
 
 
+@pytest.mark.parametrize("reduction", [None, "sum", "mean"])
+@pytest.mark.parametrize("options", [{}, {"ignore_class": 3}])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_forward_and_backward_seen_before_hand_over_addresses_alone(
+    dtype: torch.dtype, options: dict[str, Any], reduction: str | None, gpu: OnEmulator
+) -> None:
+    torch.manual_seed(0)
+    found = []
+    for i in range(3):
+        p = torch.randn(5, 6).to(dtype).requires_grad_()
+        t, upstream = torch.tensor([0, 3, 2, 3, i]), torch.rand(() if reduction else 5).to(torch.float32 if reduction else dtype)
+        exact = p.detach().double().requires_grad_()
+        gpu.entered = 0
+        value = lossfuncs.sparse_categorical_crossentropy(t, p, **LOGITS, **options, reduction=reduction)
+        value.backward(upstream)
+        found.append(gpu.entered)
+        kept = t != options.get("ignore_class", -1)
+        plain = torch.nn.functional.cross_entropy(exact, t, reduction="none") * kept
+        total = plain if reduction is None else plain.sum() / (kept.sum() if reduction == "mean" else 1.0)
+        total.backward(upstream.to(total.dtype))
+        close = {"rtol": 2e-3, "atol": 1e-3} if dtype is torch.float16 else {"rtol": 1e-5, "atol": 1e-6}
+        torch.testing.assert_close(value.double(), total, **close)
+        torch.testing.assert_close(p.grad.double(), exact.grad, **close)
+    assert found[0] and found[1:] == [0, 0]
+
+
 def test_a_stream_without_a_workspace_goes_the_long_way_once(gpu: OnEmulator) -> None:
     t, p = torch.rand(64, 100), torch.rand(64, 100)
     counts = []
