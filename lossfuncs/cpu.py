@@ -43,6 +43,7 @@ class Compiled:
             reason = next((line for line in lines if line and not line.startswith("Failed in nopython")), "Numba does not say why")
             raise ValueError(f"{name} cannot be compiled, for its functions must be scalar maths: {reason}") from None
         self.seconds_per_element = 0.5e-9
+        self.latest = [math.inf, math.inf]  # likewise, of the two latest calls by one thread: the very first also waits for memory
 
 
 def _rows_kernel(rows: Rows, kind: str, labelled: bool, n: int, total: bool, order: int, parameters: int) -> Compiled:
@@ -156,8 +157,8 @@ def shortcut(
             return total(out, divisor)
         return out.reshape(shape)[()] if reshape else out
 
-    def again_with_gradient(t: Array, p: Array) -> Any:
-        out, gradient = np.empty(size, into), np.empty(p.shape, dtype)
+    def again_with_gradient(t: Array, p: Array, out_gradient: Array | None = None) -> Any:
+        out, gradient = np.empty(size, into), np.empty(p.shape, dtype) if out_gradient is None else out_gradient
         g = _bits(gradient.ravel())
         if not compute(_bits(t.ravel()), _bits(p.ravel()), ONE, _bits(out), g, g):
             return None
@@ -237,13 +238,15 @@ def _in_parallel(kernel: Compiled, elements: int, chunks: int, work: Callable[..
     If `native`, work(begin, end, team, parts) is one kernel's, whose parts `team` shares.
     """
     team = threads.get_num_threads()
-    if chunks == 1 or team == 1 or elements * kernel.seconds_per_element < WORTH:
+    unknown = kernel.latest[0] == math.inf and elements <= BREATH
+    if chunks == 1 or team == 1 or unknown or elements * kernel.seconds_per_element < WORTH:
         parts = -(-elements // BREATH)
         if parts == 1:
             began = time.perf_counter()
             bad = work(0, chunks)
             if elements > CUT:
-                kernel.seconds_per_element = (time.perf_counter() - began) / elements
+                kernel.latest = [kernel.latest[1], (time.perf_counter() - began) / elements]
+                kernel.seconds_per_element = min(kernel.latest)
             return bad
         team = 1
     elif native and (address := threads.enlist(team)):

@@ -141,10 +141,12 @@ def remember(shortcuts: dict[Any, Any], key: Any, ready: Call, order: int = 0) -
         shortcuts[key] = again
 
 
-def value_and_gradient(function: Any, y_true: Any, y_pred: Any, reduction: str | None, options: dict[str, Any]) -> Any:
+def value_and_gradient(
+    function: Any, y_true: Any, y_pred: Any, reduction: str | None, options: dict[str, Any], out: Array | None = None
+) -> Any:
     """The value and the gradient of a call that was seen before, on flat arrays of these shapes and dtypes; or None.
 
-    None as well for the first such call, after which it is known.
+    None as well for the first such call, after which it is known. out, flat as well, receives the gradient and is neither of the others.
     """
     if type(y_true) is not np.ndarray or type(y_pred) is not np.ndarray or y_true.flags.num & y_pred.flags.num & FLAT != FLAT:
         return None
@@ -155,7 +157,7 @@ def value_and_gradient(function: Any, y_true: Any, y_pred: Any, reduction: str |
     except TypeError:  # an option that cannot be a key
         return None
     if again is not None:
-        return again(y_true, y_pred)
+        return again(y_true, y_pred, out)
     if current_backend() == "numba":
         ready = prepare(function, y_true, y_pred, options, None, reduction)
         ready.check_order(1)

@@ -92,10 +92,14 @@ class Kept:
         self.status = device.zeros((1,), np.uint64)
         self.status[...] = np.uint64(NO_ROW)
 
+    def has_workspace(self, stream: int, numbers: int) -> bool:
+        """Whether `workspace` need not ask for memory."""
+        return stream in self.workspaces and self.workspaces[stream][0].shape[0] >= numbers
+
     def workspace(self, device: Device, stream: int, numbers: int) -> tuple[int, int]:
         """Addresses of that many doubles, and of tickets, which are zero between launches."""
         found = self.workspaces.get(stream)
-        if found is None or found[0].shape[0] < numbers:
+        if found is None or not self.has_workspace(stream, numbers):
             if found:
                 self.outgrown.append(found[0])
             tickets = found[1] if found else device.zeros((TICKETS,), np.uint32)
@@ -289,7 +293,7 @@ def _agreeing(operands: list[Operand | None]) -> list[Operand] | None:
 PACKED = struct.Struct("<" + "Qqqq" * 4 + "10Q" + "6q" + "10d" + "4i")
 ADDRESS = struct.Struct("<Q")
 WORKSPACE = struct.Struct("<QQ")
-AT_T, AT_P, AT_GRADIENT, AT_LABELS, AT_VALUES, AT_TOTAL, AT_WORKSPACE = 0, 32, 64, 128, 136, 144, 184
+AT_T, AT_P, AT_GRADIENT, AT_LABELS, AT_VALUES, AT_TOTAL, AT_WEIGHTS, AT_DIVISOR, AT_WORKSPACE = 0, 32, 64, 128, 136, 144, 152, 168, 184
 
 
 class Plan(NamedTuple):
@@ -361,7 +365,7 @@ def run(device: Device, problem: Problem, task: Task) -> Any:
     operands = [NOTHING, *found] if problem.labelled else [found[1], found[0], *found[2:]]
     operands += [NOTHING] * (4 - len(operands))
     arguments = bytearray(_packed(device, problem, task, how, operands, inner, values, total))
-    _go(device, how, arguments)
+    _go(device, how, arguments, device.stream())
     if values is not task.values and task.values is not None:
         task.values[...] = values
     for d, x in zip(task.derivatives, into, strict=True):
@@ -370,9 +374,8 @@ def run(device: Device, problem: Problem, task: Task) -> Any:
     return total
 
 
-def _go(device: Device, how: Plan, arguments: bytearray) -> None:
+def _go(device: Device, how: Plan, arguments: bytearray, stream: int) -> None:
     """Launch the kernels of a plan."""
-    stream = device.stream()
     if how.numbers:
         WORKSPACE.pack_into(arguments, AT_WORKSPACE, *kept(device).workspace(device, stream, how.numbers))
     for kernel in how.kernels:
@@ -418,46 +421,84 @@ def _too_few(operands: list[Operand], m: int, n: int) -> bool:
     return apart and not (beside and m >= 256) and n > 1
 
 
-def shortcut(call: Any, order: int) -> Callable[[Any, Any], Any] | None:
-    """The same call, without weights, `upstream` and `out`, for other arrays of the same shapes and dtypes in C order.
+class Arrays(Protocol):
+    """What `shortcut` asks of arrays: of a device's own, or of others that lie in its memory."""
 
-    All that does not depend on addresses is worked out here. None if there is no such way; the function itself gives None on another
-    device than this one.
+    def place(self) -> Hashable:
+        """As `Device`."""
+
+    def owns(self, x: Any) -> bool:
+        """Whether x is in the memory of this place."""
+
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        """As `Device`, likewise the rest."""
+
+    def address(self, x: Any) -> int: ...
+
+    def stream(self) -> int: ...
+
+
+def shortcut(call: Any, order: int, arrays: Arrays | None = None, upstream: Any = None) -> Callable[..., Any] | None:
+    """The same call, without weights and `out`, for other arrays of the same shapes and dtypes in C order.
+
+    All that does not depend on addresses is worked out here. With an upstream, the function wants one more array of that dtype: for a
+    reduction one number in float64, else the values' shape in float32 or float64; the value is then no use. None if there is no such way;
+    the function itself gives None on another device than this one, and where others' arrays come on a stream that has no workspace yet.
     """
     problem = getattr(call, "problem", None)
     if problem is None or problem.m * problem.n == 0 or call.labels01 or call.by_class or call.order is not None:
-        return None
-    if problem.ignore != NO_CLASS and call.reduction not in (None, "sum"):  # the divisor depends on the labels
         return None
     device, dtype, labelled = call.device, call.dtype, problem.labelled
     if problem.p.size != call.y_pred.size or {problem.dtype, call.y_pred.dtype} != {dtype}:
         return None
     if call.y_true.dtype not in ((np.int32, np.int64) if labelled else (dtype,)):
         return None
-    n, shape, full = problem.n, call.shape, call.y_pred.shape
-    total = call.reduction is not None
-    how = plan(device, problem, order, total, False, True, False, False)
+    m, n, shape, full = problem.m, problem.n, call.shape, call.y_pred.shape
+    total, seeded = call.reduction is not None, upstream is not None
+    counted = total and call.reduction != "sum" and problem.ignore != NO_CLASS  # the divisor depends on the labels
+    weights = upstream if seeded and not total else None
+    how = plan(device, problem, order, total, weights is not None, True, False, False)
     row = Operand(0, n, 0, 1, 1)
     operands = [NOTHING if labelled else row, row, row if order else NOTHING, NOTHING]
-    template = _packed(device, problem, Task(total, divisor=divisor(call) if total else 1.0), how, operands, 1, None, None)
+    constant = divisor(call) if total and not counted else 1.0
+    by = device.zeros((), np.float64) if counted or (seeded and total) else constant
+    template = _packed(device, problem, Task(total, weights, divisor=by), how, operands, 1, None, None)
+    count = _auxiliary(device, *COUNT, m, m, None, call.y_true.reshape(-1), None, problem.ignore) if counted else None
+    numbers = max(how.numbers, count.grid if count else 0)
     place, at_t = device.place(), AT_LABELS if labelled else AT_T
     result = ((), np.float64, AT_TOTAL) if total else (shape, dtype, AT_VALUES)
+    here: Arrays = device if arrays is None else arrays
 
-    def again(t: Any, p: Any) -> Any:
-        if device.place() != place or not (device.owns(t) and device.owns(p)):
+    def again(t: Any, p: Any, upstream: Any = None) -> Any:
+        if here.place() != place or not (here.owns(t) and here.owns(p)):
+            return None
+        stream = here.stream()
+        if arrays is not None and numbers and not kept(device).has_workspace(stream, numbers):
             return None
         arguments = bytearray(template)
-        value = device.empty(result[0], result[1])
-        ADDRESS.pack_into(arguments, at_t, device.address(t))
-        ADDRESS.pack_into(arguments, AT_P, device.address(p))
-        ADDRESS.pack_into(arguments, result[2], device.address(value))
-        if not order:
-            _go(device, how, arguments)
-            return value
-        gradient = device.empty(full, dtype)
-        ADDRESS.pack_into(arguments, AT_GRADIENT, device.address(gradient))
-        _go(device, how, arguments)
-        return value, [gradient]
+
+        def put(at: int, x: Any) -> None:
+            ADDRESS.pack_into(arguments, at, here.address(x))
+
+        by = constant
+        if count is not None:
+            by = here.empty((), np.float64)
+            count.launch(device, here.address(t), here.address(by), stream)
+        if seeded and total:
+            by = by / upstream
+        elif seeded:
+            put(AT_WEIGHTS, upstream)
+        if hasattr(by, "dtype"):
+            put(AT_DIVISOR, by)
+        value = here.empty(result[0], result[1])
+        put(at_t, t)
+        put(AT_P, p)
+        put(result[2], value)
+        gradient = here.empty(full, dtype) if order else None
+        if order:
+            put(AT_GRADIENT, gradient)
+        _go(device, how, arguments, stream)
+        return (value, [gradient]) if order else value
 
     return again
 
@@ -501,6 +542,16 @@ def derive(call: Call, upstream: Any, outs: tuple[Any, ...]) -> tuple[Any, list[
             host[...] = found[i]
             found[i] = host
     return value, found
+
+
+def gradient(call: Call, upstream: Any) -> Any:
+    """The gradient alone, upstream being an array on the device: one pass, where `derive` needs a second for one number's sake."""
+    if call.reduction is None:
+        return derive(call, upstream, (None,))[1][0]
+    into = _into(call, None)
+    by = divisor(call) / upstream.astype(np.float64)
+    call.run(call.device.backend, Task(True, call.weights, 1.0, None, (call.view(into),), divisor=by))
+    return into
 
 
 def _done(call: Call, upstream: Any, into: tuple[Any, ...]) -> Any:
@@ -575,7 +626,8 @@ def divisor(call: Call) -> Any:
     if weights is None and labels is None:
         return float(call.m)
     out = call.device.empty((), np.float64)
-    _auxiliary(call.device, "divisors", f"divisors<{BLOCK}>(a)", call.m, call.m, None, labels, weights, out, ignore)
+    found = _auxiliary(call.device, *COUNT, call.m, call.m, None, labels, weights, ignore)
+    found.launch(call.device, 0 if labels is None else call.device.address(labels), call.device.address(out), call.device.stream())
     return out
 
 
@@ -586,23 +638,40 @@ def run_rows(call: Any, task: Task) -> Any:
         t = _dense(device, _as(problem.t, problem.dtype))
         parameters = device.empty((2,), np.float64)
         kind = C_TYPES[problem.dtype.name]
-        _auxiliary(device, "signs", f"signs<{kind}, {BLOCK}>(a)", 1, t.size, t, None, None, parameters, NO_CLASS)
+        found = _auxiliary(device, "signs", f"signs<{kind}, {BLOCK}>(a)", 1, t.size, t, None, None, NO_CLASS)
+        found.launch(device, 0, device.address(parameters), device.stream())
         task = task._replace(parameters=parameters)
     return run(device, problem, task)
 
 
-def _auxiliary(device: Device, name: str, call: str, m: int, n: int, t: Any, labels: Any, weights: Any, out: Any, ignore: int) -> None:
-    """A kernel whose result a row kernel needs."""
-    here, stream = kept(device), device.stream()
+COUNT = "divisors", f"divisors<{BLOCK}>(a)"
+
+
+class Auxiliary(NamedTuple):
+    """A kernel whose result a row kernel needs, but for addresses."""
+
+    compiled: Any
+    grid: int
+    template: bytes
+
+    def launch(self, device: Device, labels: int, out: int, stream: int) -> None:
+        arguments = bytearray(self.template)
+        ADDRESS.pack_into(arguments, AT_LABELS, labels)
+        ADDRESS.pack_into(arguments, AT_TOTAL, out)
+        WORKSPACE.pack_into(arguments, AT_WORKSPACE, *kept(device).workspace(device, stream, self.grid))
+        device.launch(self.compiled, self.grid, BLOCK, 0, arguments, stream)
+
+
+def _auxiliary(device: Device, name: str, call: str, m: int, n: int, t: Any, labels: Any, weights: Any, ignore: int) -> Auxiliary:
+    here = kept(device)
     compiled = here.compiled.get(call)
     if compiled is None:
         compiled = here.compiled[call] = device.compile(kernel(name, call, BLOCK))
     grid = min(-(-max(m, n) // (4 * BLOCK)), 4 * device.processors)
-    partials, tickets = here.workspace(device, stream, grid)
     wide = [int(x is not None and x.dtype.itemsize == 8) for x in (labels, weights)]
-    addresses = [0 if x is None else device.address(x) for x in (t, labels, out, weights)]
-    packed = PACKED.pack(
-        addresses[0], 0, 0, 1, *(0, 0, 0, 1) * 3, addresses[1], 0, addresses[2], addresses[3], 0, 0, 0, partials, tickets,
-        device.address(here.status), m, n, 1, n, ignore, 1, *(0.0,) * 10, *wide, 0, 0,
+    t_address, w_address = (0 if x is None else device.address(x) for x in (t, weights))
+    template = PACKED.pack(
+        t_address, 0, 0, 1, *(0, 0, 0, 1) * 3, 0, 0, 0, w_address, 0, 0, 0, 0, 0, device.address(here.status),
+        m, n, 1, n, ignore, 1, *(0.0,) * 10, *wide, 0, 0,
     )  # fmt: skip
-    device.launch(compiled, grid, BLOCK, 0, packed, stream)
+    return Auxiliary(compiled, grid, template)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from bench.frameworks import FRAMEWORKS, OURS, Workload
-
-BURST = 0.02  # seconds of a contestant's turn, or one call
-SETTLE = 0.01  # before it: idle threads of the one before spin for some milliseconds
+from lossfuncs.benchmark.measure import compare
+from lossfuncs.benchmark.timing import QUIET, Runner, race
 
 
 def _arrays(x: Any) -> list[Any]:
@@ -27,25 +25,9 @@ def _arrays(x: Any) -> list[Any]:
 def _check(workload: Workload) -> None:
     expected = _arrays(workload.expected())
     for name, function in workload.contestants.items():
-        found = _arrays(function())
-        for a, b in zip(found, expected, strict=True):
-            error = np.max(np.abs(a - b), initial=0.0)
-            if not (a.shape == b.shape and error <= workload.rtol * np.max(np.abs(b), initial=0.0) + workload.atol):
-                raise SystemExit(f"{workload.name}: {name} is wrong by {error:g}")
-
-
-def _race(workload: Workload, rounds: int) -> dict[str, float]:
-    """Seconds of a call: the minimum over rounds in which the contestants take turns."""
-    best = dict.fromkeys(workload.contestants, float("inf"))
-    for _ in range(rounds):
-        for name, function in workload.contestants.items():
-            time.sleep(SETTLE)
-            function()
-            end = time.perf_counter() + BURST
-            while (start := time.perf_counter()) < end:
-                function()
-                best[name] = min(best[name], time.perf_counter() - start)
-    return best
+        error, fault = compare(_arrays(function()), expected)
+        if fault or not error <= workload.tolerance:
+            raise SystemExit(f"{workload.name}: {name} is wrong: {fault or f'largest error {error:.1e}'}")
 
 
 def _workloads(framework: str) -> Iterator[Workload]:
@@ -59,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.frameworks", description=__doc__)
     parser.add_argument("frameworks", nargs="*", default=FRAMEWORKS, choices=[*FRAMEWORKS, []], metavar="framework")
     parser.add_argument("--rounds", type=int, default=8, help="in which all contestants take turns (default %(default)s)")
+    parser.add_argument("--min-time", type=float, default=0.2, metavar="SECONDS", help="for each of them in all (default %(default)s)")
     parser.add_argument("--only", nargs="*", default=[""], metavar="TEXT", help="workloads whose name contains one of these")
     options = parser.parse_args()
     print("Milliseconds, and how many times as fast as it lossfuncs is; results were checked first.\n")
@@ -69,10 +52,13 @@ def main() -> None:
             if not any(text in workload.name for text in options.only):
                 continue
             _check(workload)
-            seconds = _race(workload, options.rounds)
+            runners = {name: Runner(function, [()]) for name, function in workload.contestants.items()}
+            times, noise = race(runners, options.min_time, options.rounds)
+            seconds = {name: time.minimum for name, time in times.items()}
             own = seconds.pop(OURS)
             others = ", ".join(f"{name} {s * 1e3:.4g} ({s / own:.2f})" for name, s in seconds.items())
-            print(f"| {framework} | {workload.name} | {own * 1e3:.4g} | {others} |", flush=True)
+            busy = f" (others took {noise:.0%} of the cores)" if noise > QUIET else ""
+            print(f"| {framework} | {workload.name} | {own * 1e3:.4g} | {others}{busy} |", flush=True)
             missed += [
                 f"{framework}: {workload.name}: {seconds[name] / own:.2f} times as fast as {name}, {target:g} wanted"
                 for name, target in workload.target.items()

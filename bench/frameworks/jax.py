@@ -53,4 +53,4 @@ def workloads() -> Iterator[Workload]:
             options = {} if key == "mse" else {"from_logits": True}
             function = {"mse": "mse", "bce": "binary_crossentropy", "ce": "sparse_categorical_crossentropy"}[key]
             wanted = lambda f=function, t=t, p=p, o=options: lossfuncs.value_and_grad(f, t, np.float64(p), reduction="mean", **o)  # noqa: E731
-            yield Workload(f"{name}, {m}x{n}", {OURS: step(mine[key], t, p), "jax.jit": step(theirs, t, p)}, wanted, 1e-4, 1e-9, target)
+            yield Workload(f"{name}, {m}x{n}", {OURS: step(mine[key], t, p), "jax.jit": step(theirs, t, p)}, wanted, target=target)

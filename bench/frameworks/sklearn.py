@@ -29,4 +29,4 @@ def workloads() -> Iterator[Workload]:
         for name, arguments, expected in cases:
             both = {OURS: getattr(ours, name), "scikit-learn": getattr(metrics, name)}
             contestants = {key: functools.partial(function, *arguments) for key, function in both.items()}
-            yield Workload(f"{name}, {n:,} samples", contestants, expected, rtol=1e-12, target={"scikit-learn": 10.0})
+            yield Workload(f"{name}, {n:,} samples", contestants, expected, tolerance=1e-12, target={"scikit-learn": 10.0})

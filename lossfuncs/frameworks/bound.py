@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import derivatives
 from ..call import RowsCall, complete, plan
+from ..dispatch import value_and_gradient
 from ..losses.probabilistic import CROSS_ENTROPY_FROM_LOGITS, SMOOTHED_CROSS_ENTROPY_FROM_LOGITS
 from ..options import shown
 from ..problem import STRUCTURAL, Array
@@ -25,6 +26,8 @@ class Bound:
         self.function, self.options, self.reduction = function, options, reduction
         self.reduced = reduction not in (None, "none")
         self.entry = function.entry
+        self.coupled = self.entry.name == "circle" and not self.reduced  # each value depends on all rows
+        self.shortcuts: dict[Any, Any] = {}  # an adapter's own
 
     # What it computes, on NumPy arrays
 
@@ -32,7 +35,18 @@ class Bound:
         return self.function(t, p, sample_weight=w, reduction=self.reduction, **self.options)
 
     def value_and_gradient(self, t: Array, p: Array, w: Any, out: Array | None = None) -> tuple[Any, Array]:
+        """out, if given, is flat, fits, and is neither of the others."""
+        if w is None:
+            found = value_and_gradient(self.function, t, p, self.reduction, self.options, out)
+            if found is not None:
+                return found
         return derivatives.value_and_grad(self.function, t, p, out=out, sample_weight=w, reduction=self.reduction, **self.options)
+
+    def product(self, t: Array, p: Array, w: Any, upstream: Any) -> Array:
+        """The gradient of sum(upstream * value)."""
+        return derivatives.value_and_grad(
+            self.function, t, p, upstream=upstream, sample_weight=w, reduction=self.reduction, **self.options
+        )[1]
 
     def curvature(self, t: Array, p: Array, w: Any, upstream: Any) -> Array:
         """The second derivative by each element of p, times upstream."""
@@ -85,7 +99,7 @@ class Bound:
 
     def derivative_axes(self, rank: int) -> tuple[int, ...]:
         """The axes that one value's derivative is spread over. ValueError where it is spread over other samples too."""
-        if self.entry.name == "circle":
+        if self.coupled:
             raise ValueError("each value of circle depends on all samples, so that they have no gradients of their own: "
                              "differentiate it with reduction='sum' or 'mean'")  # fmt: skip
         return self.row_axes(rank)

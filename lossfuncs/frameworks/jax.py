@@ -7,7 +7,8 @@ Arrays outside of any transformation go to the kernels as they lie in memory. Un
 foreign function interface, or through `jax.pure_callback` where that interface has changed. The gradient is computed with the value in
 one pass over memory. The second derivative exists for pointwise losses and for the cross-entropies from logits, where it is a JAX
 expression that can be differentiated further; elsewhere NotImplementedError is raised, as it is for the third. Reduced values are of
-y_pred's dtype, float32 for half data. A label out of range is a ValueError, or what JAX makes of one that XLA reports.
+y_pred's dtype, float32 for half data. A label out of range is a ValueError, arrays on a GPU are a TypeError, or either is what JAX makes
+of an error that XLA reports.
 """
 
 from __future__ import annotations
@@ -39,7 +40,12 @@ def to_numpy(x: Any) -> Array:
     """x's memory as a NumPy array; TypeError for a value that is only known when a transformed function runs."""
     if isinstance(x, jax.core.Tracer):
         raise TypeError("it is traced by a transformation of JAX, and here numbers are needed")
+    if any(device.platform != "cpu" for device in x.devices()):
+        raise TypeError(f"{ELSEWHERE}; use jax.device_put, or jax.default_device")
     return np.asarray(x)
+
+
+ELSEWHERE = "it is on an accelerator, and JAX's arrays are computed on the CPU alone"
 
 
 # The calls that XLA makes
@@ -48,8 +54,12 @@ SMALL = 1 << 15  # elements; for more, the kernels' threads are worth a call of 
 
 
 def _compute(attribute: str, arguments: list[Array], results: list[Array]) -> None:
-    """What the attribute asks for: v the value, g the gradient with it, c the second derivative, of the loss in the rest of it."""
+    """What the attribute asks for, of the loss in the rest of it.
+
+    v the value, g the gradient with it, c the second derivative, u the gradient of sum(upstream * value), upstream being the last argument.
+    """
     loss, (t, p, *w) = loss_of(attribute[1:]), arguments
+    upstream = w.pop() if attribute[0] == "u" else None
     weight = w[0] if w else None
     if loss.entry.targets == "index":
         t = t.astype(np.int64)  # for which there is a short way
@@ -60,6 +70,8 @@ def _compute(attribute: str, arguments: list[Array], results: list[Array]) -> No
         results[0][...] = value
         if gradient is not results[1]:
             results[1][...] = gradient
+    elif attribute[0] == "u":
+        results[0][...] = loss.product(t, p, weight, upstream)
     else:
         results[0][...] = loss.curvature(t, p, weight, None)
 
@@ -67,11 +79,20 @@ def _compute(attribute: str, arguments: list[Array], results: list[Array]) -> No
 _handler = xla.handler(_compute)
 
 
+_refusal = xla.refusal(f"y_pred cannot be computed on: {ELSEWHERE}")
+
+
+def _register(name: str, function: Any) -> None:
+    """Let XLA know a handler, and one that says that there is none where JAX's GPUs are."""
+    for platform, one in (("cpu", function), ("CUDA", _refusal)):
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(one), platform=platform, api_version=1)
+
+
 @functools.cache
 def _has_ffi() -> bool:
     """Whether XLA's foreign functions are as they are known here."""
     try:
-        jax.ffi.register_ffi_target("lossfuncs", jax.ffi.pycapsule(_handler), platform="cpu", api_version=1)
+        _register("lossfuncs", _handler)
     except Exception:
         return False
     return True
@@ -81,13 +102,13 @@ def _has_ffi() -> bool:
 def _target(address: int) -> str:
     """The name under which XLA knows the handler at an address."""
     name = f"lossfuncs_{address:x}"
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(ctypes.c_void_p(address)), platform="cpu", api_version=1)
+    _register(name, ctypes.c_void_p(address))
     return name
 
 
 def _small(what: str, loss: Bound, t: Any, p: Any) -> Any:
     """A compiled handler for such arrays, or None where Python costs little beside the numbers, or has to look at them."""
-    if what == "c" or loss.rows is None or math.prod(p.shape) > SMALL or current_backend() != "numba":
+    if what in "cu" or loss.rows is None or math.prod(p.shape) > SMALL or current_backend() != "numba":
         return None
     from .xla_kernels import small
 
@@ -133,15 +154,16 @@ def _results(what: str, loss: Bound, p: Any) -> list[Any]:
     where = _varying(p)
     value = jax.ShapeDtypeStruct(shape, _value_dtype(loss, p.dtype), **where)
     gradient = jax.ShapeDtypeStruct(p.shape, p.dtype, **where)
-    return {"v": [value], "g": [value, gradient], "c": [gradient]}[what]
+    return {"v": [value], "g": [value, gradient], "c": [gradient], "u": [gradient]}[what]
 
 
-def _run(what: str, text: str, t: Any, p: Any, w: Any) -> Any:
+def _run(what: str, text: str, t: Any, p: Any, w: Any, upstream: Any = None) -> Any:
     """The results, of a batch under vmap."""
     loss = loss_of(text)
     results = _results(what, loss, p)
+    given = [x for x in (t, p, w, upstream) if x is not None]
     if _varying(p):  # in shard_map, whose types a rule for batches would lose
-        return _foreign(what, text, results, *((t, p) if w is None else (t, p, w)))
+        return _foreign(what, text, results, *given)
 
     @jax.custom_batching.custom_vmap
     def run(*arguments: Any) -> Any:
@@ -150,7 +172,7 @@ def _run(what: str, text: str, t: Any, p: Any, w: Any) -> Any:
     @run.def_vmap
     def batch(size: int, batched: list[bool], *arguments: Any) -> Any:
         t, p = (x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in zip(arguments[:2], batched, strict=False))
-        rows = None if what == "c" else loss.of_batch(t.shape[1:], p.shape[1:], w is not None)
+        rows = None if what in "cu" else loss.of_batch(t.shape[1:], p.shape[1:], w is not None)
         if rows is None:
             found = jax.lax.map(lambda given: run(*_filled(given, arguments, batched)), _picked(arguments, batched))
             return found, [True] * len(found)
@@ -161,7 +183,7 @@ def _run(what: str, text: str, t: Any, p: Any, w: Any) -> Any:
             value, gradient = value.sum(1) / divisor, [g / divisor for g in gradient]
         return [value, *gradient], [True] * (1 + len(gradient))
 
-    return run(t, p) if w is None else run(t, p, w)
+    return run(*given)
 
 
 def _picked(arguments: Any, batched: list[bool]) -> list[Any]:
@@ -195,8 +217,12 @@ def _by_p_alone(tangents: Any) -> Any:
     by_t, by_p, by_w = tangents
     for name, tangent in (("y_true", by_t), ("sample_weight", by_w)):
         if not (tangent is None or isinstance(tangent, SymbolicZero)):
-            raise ValueError(f"losses have a derivative by y_pred alone, and {name} is differentiated; use jax.lax.stop_gradient({name})")
+            raise _not_by(name)
     return by_p
+
+
+def _not_by(name: str) -> ValueError:
+    return ValueError(f"losses have a derivative by y_pred alone, and {name} is differentiated; use jax.lax.stop_gradient({name})")
 
 
 def _along_rows(loss: Bound, gradient: Any, by_p: Any) -> Any:
@@ -219,6 +245,38 @@ def _(text: str, primals: Any, tangents: Any) -> Any:
     if isinstance(by_p, SymbolicZero):
         return (value, gradient), (jnp.zeros_like(value), jnp.zeros_like(gradient))
     return (value, gradient), (_along_rows(loss, gradient, by_p), _hessian_product(text, primals, by_p))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _coupled_values(text: str, t: Any, p: Any, w: Any) -> Any:
+    """Values that each depend on all rows: they have a derivative backward, and none forward."""
+    return _run("v", text, t, p, w)[0]
+
+
+def _forward(text: str, t: Any, p: Any, w: Any) -> Any:
+    for name, x in (("y_true", t), ("sample_weight", w)):
+        if x is not None and x.perturbed:
+            raise _not_by(name)
+    given = t.value, p.value, None if w is None else w.value
+    return _coupled_values(text, *given), given
+
+
+def _backward(text: str, given: Any, upstream: Any) -> Any:
+    p = given[1]
+    return None, jnp.zeros_like(p) if isinstance(upstream, SymbolicZero) else _product(text, *given, upstream), None
+
+
+_coupled_values.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _product(text: str, t: Any, p: Any, w: Any, upstream: Any) -> Any:
+    return _run("u", text, t, p, w, upstream)[0]
+
+
+@_product.defjvp
+def _(text: str, primals: Any, tangents: Any) -> Any:
+    raise NotImplementedError(f"{loss_of(text).function.__name__} has no second derivative with these options")
 
 
 @functools.partial(_curvature.defjvp, symbolic_zeros=True)
@@ -270,6 +328,8 @@ def call(function: Any, y_true: Any, y_pred: Any, options: dict[str, Any], sampl
         value = loss.value(array("y_true", y_true), array("y_pred", y_pred), sample_weight)
         return jnp.asarray(value, _value_dtype(loss, y_pred.dtype))
     t, p, w = _traced(loss, y_true, y_pred, sample_weight)
+    if loss.coupled:
+        return _coupled_values(loss.text, t, p, w)
     return _value(loss.text, t, p, w) if loss.has_gradient else _value(loss.text, t, jax.lax.stop_gradient(p), w)
 
 
@@ -286,7 +346,11 @@ def value_and_grad(
             sample_weight=sample_weight, reduction=reduction, **options,
         )  # fmt: skip
         return jnp.asarray(value, _value_dtype(loss, y_pred.dtype)), jnp.asarray(gradient)
-    value, gradient = _value_and_gradient(loss.text, *_traced(loss, y_true, y_pred, sample_weight))
+    given = _traced(loss, y_true, y_pred, sample_weight)
+    if loss.coupled and upstream is not None:
+        seed = jnp.broadcast_to(jnp.asarray(upstream, y_pred.dtype), y_pred.shape[:1])
+        return _coupled_values(loss.text, *given), _product(loss.text, *given, seed)
+    value, gradient = _value_and_gradient(loss.text, *given)
     if upstream is not None:
         upstream = jnp.asarray(upstream, gradient.dtype)
         gradient = gradient * (upstream if loss.reduced else jnp.expand_dims(upstream, loss.derivative_axes(gradient.ndim)))

@@ -1,7 +1,7 @@
 """TensorFlow: the losses on its tensors, differentiable, in eager mode and inside tf.function.
 
 A call leaves TensorFlow's graph by tf.numpy_function, which XLA does not know: under `tf.function(jit_compile=True)`, and so under Keras'
-`compile(jit_compile=True)`, NotImplementedError is raised.
+`compile(jit_compile=True)`, NotImplementedError is raised. Tensors on a GPU are copied to the CPU, and results back.
 
 Under a tf.GradientTape the gradient of a reduced loss is computed with its value, in one pass over memory. A derivative of the gradient
 is not there: LookupError is TensorFlow's word for that.

@@ -15,8 +15,11 @@ When a gradient will be asked for, it is computed with the value in one pass ove
 derivative exists for pointwise losses and for the cross-entropies from logits, where it is a torch expression that can be differentiated
 further; elsewhere NotImplementedError is raised, as it is for the third. Reduced values are of input's dtype, of float32 for half data.
 
+Without a reduction each value of circle depends on all rows; its gradient is then computed backward, and a second one refused. Tensors on
+a GPU: see `torch_gpu`.
+
 In plain eager mode the kernels are called directly. torch.compile, torch.export and torch.func see the opaque operators
-lossfuncs::loss, lossfuncs::value_and_gradient and lossfuncs::curvature.
+lossfuncs::loss, lossfuncs::value_and_gradient, lossfuncs::gradient and lossfuncs::curvature.
 """
 
 from __future__ import annotations
@@ -53,18 +56,37 @@ _transformed: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_
 def to_numpy(x: Tensor) -> Array:
     """x's memory as a NumPy array; TypeError for a tensor that is not in the CPU's memory, or not an array of numbers."""
     if x.device.type != "cpu":
-        raise TypeError(f"it is on {x.device}, and only tensors on the CPU can be computed on; pass it with .cpu()")
+        raise TypeError(f"it is on {x.device}, and only tensors on the CPU, and for losses on an NVIDIA GPU, can be computed on")
     if x.layout is not torch.strided or x.is_quantized:
         raise TypeError("it is a sparse or quantized tensor; pass it with .to_dense() or .dequantize()")
-    x = x.detach()
     if x.dtype is torch.bfloat16:
-        return x.view(torch.int16).numpy().view(_bfloat16())
-    return x.numpy()
+        return x.detach().view(torch.int16).numpy().view(_bfloat16())
+    return x.numpy(force=True)
+
+
+_NUMBERS = {torch.float64, torch.float32, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
+
+
+def _array(name: str, x: Any) -> Array:
+    """`call.array`, by a shorter way for most tensors."""
+    if isinstance(x, Tensor) and x.dtype in _NUMBERS and x.is_cpu and x.layout is torch.strided:
+        return x.numpy(force=True)
+    return array(name, x)
+
+
+def _gpu(x: Tensor) -> Any:
+    """`torch_gpu.OnGPU` for a tensor on one, else None."""
+    if x.is_cuda:
+        from .torch_gpu import on_gpu
+
+        return on_gpu()
+    return None
 
 
 def from_numpy(x: Any) -> Tensor:
     """A tensor on an array's memory."""
-    x = np.asarray(x)
+    if not isinstance(x, np.ndarray):
+        x = np.asarray(x)
     if x.dtype.kind == "V":
         return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(x)
@@ -94,10 +116,10 @@ def _tensor(value: Any, y_pred: Tensor, reduced: bool) -> Tensor:
     return torch.scalar_tensor(value, dtype=_scalar_dtype(y_pred)) if reduced else from_numpy(value)
 
 
-def _check(y_true: Any, y_pred: Tensor, sample_weight: Any) -> None:
-    for name, x in (("y_true", y_true), ("sample_weight", sample_weight)):
+def _check(y_true: Any, y_pred: Tensor, sample_weight: Any, upstream: Any = None, out: Any = None) -> None:
+    for name, x in (("y_true", y_true), ("sample_weight", sample_weight), ("upstream", upstream), ("out", out)):
         if isinstance(x, Tensor):
-            if x.requires_grad:
+            if x.requires_grad and name in ("y_true", "sample_weight"):
                 raise ValueError(f"{name} requires a gradient, but losses have one by y_pred alone; pass it with .detach()")
             if x.device != y_pred.device:
                 raise ValueError(f"{name} is on {x.device}, but y_pred is on {y_pred.device}")
@@ -107,11 +129,30 @@ def _check(y_true: Any, y_pred: Tensor, sample_weight: Any) -> None:
 
 
 def _value(loss: Bound, t: Any, p: Tensor, w: Any) -> Tensor:
-    return _tensor(loss.value(array("y_true", t), array("y_pred", p), w), p, loss.reduced)
+    gpu = _gpu(p)
+    if gpu is not None:
+        return _scalar(gpu.value(loss, t, p, w), p, loss)
+    return _tensor(loss.value(_array("y_true", t), _array("y_pred", p), w), p, loss.reduced)
+
+
+def _scalar(value: Tensor, p: Tensor, loss: Bound) -> Tensor:
+    return value.to(_scalar_dtype(p)) if loss.reduced else value
+
+
+def _product(loss: Bound, t: Any, p: Tensor, w: Any, upstream: Tensor) -> Tensor:
+    """The gradient of sum(upstream * value)."""
+    gpu = _gpu(p)
+    if gpu is not None:
+        return gpu.gradient(loss, t, p, w, upstream)
+    return from_numpy(loss.product(_array("y_true", t), _array("y_pred", p), w, upstream))
 
 
 def _value_and_gradient(loss: Bound, t: Any, p: Tensor, w: Any) -> tuple[Tensor, Tensor]:
-    value, gradient = loss.value_and_gradient(array("y_true", t), array("y_pred", p), w)
+    gpu = _gpu(p)
+    if gpu is not None:
+        value, gradient = gpu.value_and_gradient(loss, t, p, w)
+        return _scalar(value, p, loss), gradient
+    value, gradient = loss.value_and_gradient(_array("y_true", t), _array("y_pred", p), w)
     return _tensor(value, p, loss.reduced), from_numpy(gradient)
 
 
@@ -125,21 +166,34 @@ def _empty_value(loss: Bound, p: Tensor) -> Tensor:
 # The operators that torch.compile, torch.export and torch.func see
 
 
-@torch.library.custom_op("lossfuncs::loss", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("lossfuncs::loss", mutates_args=(), device_types=("cpu", "cuda"))
 def _value_op(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, loss: str) -> Tensor:
     return _value(loss_of(loss), y_true, y_pred, sample_weight)
 
 
-@torch.library.custom_op("lossfuncs::value_and_gradient", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("lossfuncs::value_and_gradient", mutates_args=(), device_types=("cpu", "cuda"))
 def _gradient_op(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, loss: str) -> tuple[Tensor, Tensor]:
     return _value_and_gradient(loss_of(loss), y_true, y_pred, sample_weight)
 
 
-@torch.library.custom_op("lossfuncs::curvature", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("lossfuncs::curvature", mutates_args=(), device_types=("cpu", "cuda"))
 def _curvature_op(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, upstream: Tensor, loss: str) -> Tensor:
-    found = loss_of(loss)
-    u = upstream.item() if found.reduced else to_numpy(upstream)
-    return from_numpy(found.curvature(array("y_true", y_true), array("y_pred", y_pred), sample_weight, u))
+    found, gpu = loss_of(loss), _gpu(y_pred)
+    if gpu is not None:
+        return gpu.curvature(found, y_true, y_pred, sample_weight, upstream)
+    return from_numpy(found.curvature(array("y_true", y_true), array("y_pred", y_pred), sample_weight, upstream))
+
+
+@torch.library.custom_op("lossfuncs::gradient", mutates_args=(), device_types=("cpu", "cuda"))
+def _product_op(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, upstream: Tensor, loss: str) -> Tensor:
+    return _product(loss_of(loss), y_true, y_pred, sample_weight, upstream)
+
+
+def _no_second_derivative(ctx: Any, _: Any) -> Any:
+    raise NotImplementedError(f"{loss_of(ctx.loss).function.__name__} has no second derivative with these options")
+
+
+_product_op.register_autograd(_no_second_derivative, setup_context=lambda ctx, inputs, output: setattr(ctx, "loss", inputs[-1]))
 
 
 @_value_op.register_fake
@@ -156,6 +210,7 @@ def _(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, loss: str) -
     return _empty_value(loss_of(loss), y_pred), _empty_gradient(y_pred)
 
 
+@_product_op.register_fake
 @_curvature_op.register_fake
 def _(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, upstream: Tensor, loss: str) -> Tensor:
     return _empty_gradient(y_pred)
@@ -190,7 +245,8 @@ def _together(op: Any, info: Any, in_dims: Any, y_true: Tensor, y_pred: Tensor, 
     return ((values, *gradients), (0,) * (1 + len(gradients))) if gradients else (values, 0)
 
 
-for _op, _rule in ((_value_op, _together), (_gradient_op, _together), (_curvature_op, _one_after_the_other)):
+for _op, _rule in ((_value_op, _together), (_gradient_op, _together), (_curvature_op, _one_after_the_other),
+                    (_product_op, _one_after_the_other)):  # fmt: skip
     _op.register_vmap(functools.partial(_rule, _op))
 
 
@@ -214,7 +270,7 @@ def _scaled(gradient: Tensor, upstream: Tensor, loss: Bound | str) -> Tensor:
 def _rows_factor(loss: Bound, t: Tensor, p: Tensor, w: Tensor | None, upstream: Tensor) -> Tensor:
     """What the derivative of each row's value is multiplied by, shaped as the values."""
     shape = [p.shape[a] for a in loss.kept_axes(p.ndim)]
-    factor = torch.ones(shape, dtype=torch.float64)
+    factor = torch.ones(shape, dtype=torch.float64, device=p.device)
     ignored = loss.all_options.get("ignore_class")
     if ignored is not None:
         factor = factor * (t.reshape(shape) != ignored)
@@ -289,6 +345,31 @@ class _Direct(torch.autograd.Function):
         return gradient, None, None, None
 
 
+class _Later(torch.autograd.Function):
+    """The same, with all of the gradient's work left to backward.
+
+    On a GPU, where nobody knows without waiting for it whether upstream is 1, that is no more traffic than to multiply a gradient that
+    is there; and for values that each depend on all rows, whose gradients can only be had together.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, t: Any, w: Any, loss: Bound) -> Tensor:
+        ctx.loss = loss
+        ctx.save_for_backward(_as_tensor(t), p, _as_tensor(w))
+        return _value(loss, t, p, w)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        (t, p, w), loss = ctx.saved_tensors, ctx.loss
+        if not torch.is_grad_enabled():
+            gradient = _product(loss, t, p, w, upstream)
+        elif loss.coupled:
+            gradient = _product_op(t, p, w, upstream, loss.text)
+        else:
+            gradient = _Gradient.apply(upstream, _value_and_gradient(loss, t, p, w)[1], t, p, w, loss)
+        return gradient, None, None, None
+
+
 class _Traced(torch.autograd.Function):
     """The loss as torch.compile, torch.export and torch.func see it."""
 
@@ -307,6 +388,25 @@ class _Traced(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Any) -> Any:
         return _Gradient.apply(upstream, *ctx.saved_tensors, ctx.loss), None, None, None
+
+
+class _TracedLater(torch.autograd.Function):
+    """`_Traced` for values that each depend on all rows."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(p: Tensor, t: Tensor, w: Tensor | None, loss: str) -> tuple[Tensor]:
+        return (_value_op(t, p, w, loss),)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        p, t, w, ctx.loss = inputs
+        ctx.save_for_backward(t, p, w)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        return _product_op(*ctx.saved_tensors, upstream, ctx.loss), None, None, None
 
 
 class _GradientWithTangents(_Gradient):
@@ -367,7 +467,8 @@ def call(function: Any, y_true: Any, y_pred: Tensor, options: dict[str, Any], sa
     _check(y_true, y_pred, sample_weight)
     if not loss.reduced:
         y_true, y_pred = _aligned(loss.entry, y_true, y_pred, sample_weight)
-    return _Direct.apply(y_pred, y_true, sample_weight, loss)
+    node = _Later if loss.coupled or _gpu(y_pred) is not None else _Direct
+    return node.apply(y_pred, y_true, sample_weight, loss)
 
 
 def _aligned(entry: Any, y_true: Any, y_pred: Tensor, sample_weight: Any) -> tuple[Any, Tensor]:
@@ -383,20 +484,20 @@ def _aligned(entry: Any, y_true: Any, y_pred: Tensor, sample_weight: Any) -> tup
 
 
 @torch.compiler.assume_constant_result
-def _described(function: Any, options: tuple[tuple[str, Any], ...], reduction: Any) -> tuple[str, bool]:
-    """The loss's text, and whether it has a gradient."""
+def _described(function: Any, options: tuple[tuple[str, Any], ...], reduction: Any) -> tuple[str, bool, bool]:
+    """The loss's text, whether it has a gradient, and whether each value depends on all rows."""
     loss = Bound(function, dict(options), reduction)
-    return loss.text, loss.has_gradient
+    return loss.text, loss.has_gradient, loss.coupled
 
 
 def _call_traced(function: Any, y_true: Any, y_pred: Tensor, options: dict[str, Any], sample_weight: Any, reduction: Any) -> Tensor:
     _check(y_true, y_pred, sample_weight)
-    text, has_gradient = _described(function, tuple(options.items()), reduction)
+    text, has_gradient, coupled = _described(function, tuple(options.items()), reduction)
     t, w = _as_tensor(y_true), _as_tensor(sample_weight)
     t, p = _aligned(function.entry, t, y_pred, w)
     if has_gradient and torch.is_grad_enabled():
-        function = _Traced if torch.compiler.is_compiling() else _TracedWithTangents
-        return function.apply(p, t, w, text)[0]
+        node = _TracedLater if coupled else _Traced if torch.compiler.is_compiling() else _TracedWithTangents
+        return node.apply(p, t, w, text)[0]
     return _value_op(t, p, w, text)
 
 
@@ -404,15 +505,19 @@ def value_and_grad(
     function: Any, y_true: Any, y_pred: Tensor, options: dict[str, Any], upstream: Any, out: Any, sample_weight: Any, reduction: Any
 ) -> tuple[Tensor, Tensor]:
     """As `lossfuncs.value_and_grad`, in tensors that know nothing of autograd. out may be y_pred, but for a leaf that needs a gradient."""
-    _check(y_true, y_pred, sample_weight)
-    into = None
+    _check(y_true, y_pred, sample_weight, upstream, out)
+    into, gpu = None, _gpu(y_pred)
     if out is not None:
         if not isinstance(out, Tensor):
             raise ValueError(f"out must be a tensor as y_pred is, got {type(out).__name__}")
         if out.is_leaf and out.requires_grad:
             raise ValueError("out is a leaf that requires a gradient: its values cannot be overwritten")
-        into = to_numpy(out)
+        into = to_numpy(out) if gpu is None else None
         torch.autograd.graph.increment_version(out)
+    if gpu is not None:
+        loss = bind(function, options, reduction)
+        value, gradient = gpu.value_and_gradient(loss, y_true, y_pred, sample_weight, upstream, out)
+        return _scalar(value, y_pred, loss), gradient
     p = into if out is y_pred else array("y_pred", y_pred)
     value, gradient = derivatives.value_and_grad(
         function, y_true, p, upstream=upstream, out=into, sample_weight=sample_weight, reduction=reduction, **options
@@ -569,7 +674,8 @@ def cross_entropy(
         options["label_smoothing"] = float(label_smoothing)
         return _in_torch_order(losses.categorical_crossentropy, input, target, options, None, reduction)
     if not label_smoothing:
-        if torch.compiler.is_compiling() or _transformed() or (target == ignore_index).any():  # without, there is a shorter way
+        known = not (torch.compiler.is_compiling() or _transformed() or _gpu(target))
+        if not known or (_array("target", target) == ignore_index).any():  # without ignored ones there is a shorter way
             options["ignore_class"] = ignore_index
         w = None if weight is None else weight[target.clamp(0, input.shape[axis] - 1)]
         how = "mean_with_sample_weight" if reduction == "mean" and w is not None else reduction

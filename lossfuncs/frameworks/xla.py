@@ -97,3 +97,13 @@ def handler(compute: Callable[[str, list[Array], list[Array]], None]) -> Any:
         return 0
 
     return _Handler(handle)
+
+
+def refusal(message: str) -> Any:
+    """A handler that fails with this message."""
+
+    def handle(frame: int) -> int:
+        words = _FRAME.unpack(ctypes.string_at(frame, _FRAME.size))
+        return 0 if words[1] and _answer_metadata(words[1]) else _error(words[2], message)
+
+    return _Handler(handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -20,6 +21,8 @@ NAMES = {entry.name for entry in LOSSES}
 LOGITS = {"from_logits": True}
 EACH = [*(x for x in DIFFERENTIABLE if x.values[0].name in NAMES and "metrics" not in x.id),
         *(case(entry, options) for entry in LOSSES for options in OPTIONS.get(entry.name, ()) if "from_logits" in options)]  # fmt: skip
+# Of no parameters, one and more, of totals, of labels: what handlers that XLA calls themselves differ in.
+COMPILED = {"mean_squared_error", "huber", "binary_focal_crossentropy", "cosine_similarity", "sparse_categorical_crossentropy"}
 RNG = np.random.default_rng(0)
 T, P = (jnp.asarray(RNG.normal(size=(3, 4, 6)), jnp.float32) for _ in range(2))
 LABELS = jnp.asarray(RNG.integers(0, 6, (3, 4)))
@@ -50,7 +53,9 @@ close = functools.partial(jax.tree.map, functools.partial(np.testing.assert_allc
 
 
 @pytest.mark.parametrize("entry, options", EACH)
-def test_values_and_gradients_are_those_on_numpys_arrays(entry: Entry, options: dict[str, Any]) -> None:
+def test_values_and_gradients_are_those_on_numpys_arrays(entry: Entry, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    if entry.name not in COMPILED or (options and entry.name != "sparse_categorical_crossentropy"):
+        monkeypatch.setattr(adapter, "SMALL", 0)  # XLA calls Python: handlers of its own take seconds each to compile
     t, p = draw(entry, options)
     values = entry.function(t, p, **options)
     loss = functools.partial(entry.function, **options)
@@ -95,6 +100,27 @@ def test_examples_that_depend_on_their_whole_batch_are_mapped_one_by_one() -> No
     found = jax.vmap(jax.grad(lambda p, t: lossfuncs.dice(t, p, reduction="mean")))(jax.nn.sigmoid(P), t)
     for i in range(3):
         close(found[i], jnp.asarray(lossfuncs.value_and_grad("dice", t[i], jax.nn.sigmoid(P[i]), reduction="mean")[1]))
+
+
+def test_values_that_depend_on_all_rows_have_a_gradient_together() -> None:
+    labels, p = jnp.asarray([0, 1, 0, 1]), P[0] / jnp.linalg.norm(P[0], axis=1, keepdims=True)
+    weight, upstream = jnp.linspace(0.5, 1.0, 4), jnp.linspace(1.0, 2.0, 4)
+    given = {"sample_weight": np.asarray(weight), "gamma": 2.0}
+
+    def values(p: Any) -> Any:
+        return lossfuncs.circle(labels, p, **given)
+
+    wanted = lossfuncs.value_and_grad("circle", np.asarray(labels), np.asarray(p), upstream=np.asarray(upstream), **given)
+    for transform in (lambda f: f, jax.jit):
+        value, backward = jax.vjp(transform(values), p)
+        assert np.array_equal(value, wanted[0]) and np.array_equal(backward(upstream)[0], wanted[1])
+    traced = jax.jit(lambda p: lossfuncs.value_and_grad("circle", labels, p, upstream=upstream, **given))(p)
+    assert np.array_equal(traced[0], wanted[0]) and np.array_equal(traced[1], wanted[1])
+    close(jax.jit(jax.vmap(jax.jacrev(values)))(jnp.stack([p, p[::-1]]))[0], jax.jacrev(values)(p))
+    with pytest.raises(NotImplementedError, match="circle has no second derivative"):
+        jax.jacrev(jax.jacrev(values))(p)
+    with pytest.raises(ValueError, match="sample_weight is differentiated"):
+        jax.grad(lambda w: lossfuncs.circle(labels, p, sample_weight=w).sum())(weight)
 
 
 def test_shard_map() -> None:
@@ -173,6 +199,15 @@ def test_arrays_outside_of_transformations() -> None:
 def test_bad_input_is_named_in_one_sentence(call: Any, error: type[Exception], sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         jax.block_until_ready(call())
+
+
+def test_arrays_on_an_accelerator_are_refused() -> None:
+    elsewhere = SimpleNamespace(devices=lambda: [SimpleNamespace(platform="gpu")])
+    with pytest.raises(TypeError, match="it is on an accelerator, and JAX's arrays are computed on the CPU alone; use jax.device_put"):
+        adapter.to_numpy(elsewhere)
+    jax.ffi.register_ffi_target("refused", jax.ffi.pycapsule(adapter._refusal), platform="cpu", api_version=1)  # which XLA calls there
+    with pytest.raises(Exception, match="y_pred cannot be computed on: it is on an accelerator"):
+        jax.block_until_ready(jax.ffi.ffi_call("refused", jax.ShapeDtypeStruct((4,), np.float32))(P[0], a=np.zeros(3)))
 
 
 def test_texts_name_the_loss_for_other_processes() -> None:

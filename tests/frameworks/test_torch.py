@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -59,18 +60,21 @@ def test_values_and_gradients_are_those_on_arrays(entry: Entry, options: dict[st
     found = entry.function(t, x, reduction=reduction, **options)
     assert found.dtype == torch.float32
     assert np.array_equal(found.detach().numpy(), np.float32(value), equal_nan=True)
-    if entry.name == "circle" and reduction is None:
-        with pytest.raises(ValueError, match="each value of circle depends on all samples"):
-            found.backward(torch.ones_like(found))
-        return
     found.backward(torch.ones_like(found))
     assert np.array_equal(x.grad.numpy(), gradient, equal_nan=True)
     again = getattr(lt, entry.name)(p, t, reduction=reduction, **options)
     assert torch.equal(again, found.detach()) and not again.requires_grad
 
 
+@pytest.fixture
+def uncompiled() -> Iterator[None]:
+    """For what only concerns torch: the reference computes, which nobody has to compile."""
+    with lossfuncs.backend("numpy"):
+        yield
+
+
 @pytest.mark.parametrize("entry, options", EACH)
-def test_first_and_second_derivatives_are_right_or_refused(entry: Entry, options: dict[str, Any]) -> None:
+def test_first_and_second_derivatives_are_right_or_refused(entry: Entry, options: dict[str, Any], uncompiled: None) -> None:
     t, p = smooth(entry, options)
     p.requires_grad_()
     function = functools.partial(getattr(lt, entry.name), target=t, **options)
@@ -82,6 +86,28 @@ def test_first_and_second_derivatives_are_right_or_refused(entry: Entry, options
             (gradient,) = torch.autograd.grad(function(p, reduction="sum"), p, create_graph=True)
             with pytest.raises(NotImplementedError, match=f"{entry.name} has no second derivative"):
                 gradient.sum().backward()
+
+
+def test_values_that_depend_on_all_rows_have_a_gradient_together() -> None:
+    entry = next(entry for entry in LOSSES if entry.name == "circle")
+    t, p = smooth(entry, {})
+    p = F.normalize(p).requires_grad_()
+    weight, upstream = torch.rand(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
+
+    def values(p: torch.Tensor) -> torch.Tensor:
+        return lossfuncs.circle(t, p, sample_weight=weight, gamma=2.0)
+
+    assert torch.autograd.gradcheck(values, (p,))
+    wanted = lossfuncs.value_and_grad("circle", t, p.detach(), upstream=upstream, sample_weight=weight, gamma=2.0)[1]
+    torch._dynamo.reset()
+    compiled = torch.compile(values, fullgraph=True, backend="aot_eager")
+    for function in (values, compiled):
+        assert torch.equal(torch.autograd.grad(function(p), p, upstream)[0], wanted)
+    (jacobian,) = torch.autograd.functional.jacobian(values, (p,))
+    assert torch.equal(torch.func.jacrev(values)(p.detach()), jacobian)
+    (gradient,) = torch.autograd.grad(values(p), p, upstream, create_graph=True)
+    with pytest.raises(NotImplementedError, match="circle has no second derivative"):
+        gradient.sum().backward()
 
 
 def test_a_third_derivative_is_right_or_refused() -> None:
@@ -115,7 +141,7 @@ def check_compiled(entry: Entry, options: dict[str, Any], backend: str, reductio
 
 
 @pytest.mark.parametrize("entry, options", EACH)
-def test_every_loss_compiles_as_one_graph(entry: Entry, options: dict[str, Any]) -> None:
+def test_every_loss_compiles_as_one_graph(entry: Entry, options: dict[str, Any], uncompiled: None) -> None:
     check_compiled(entry, options, "aot_eager", "mean")
 
 
