@@ -7,6 +7,7 @@ added in the order of the chunks; so the same bits come out of any number of thr
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any
