@@ -489,8 +489,7 @@ def next_predictions(t: Any, p: Any, i: int, n: int) -> None:
 @inline
 def next_of_both(t: Any, p: Any, i: int, n: int) -> None:
     prefetch(p, i + n)
-    if n <= NEAR:
-        prefetch(t, i + n)
+    prefetch(t, i + n if n <= NEAR else i)  # targets of a longer row are to come just before they are looked at, in the walk after this
 
 
 @inline
