@@ -259,10 +259,14 @@ class RowsCall(Call):
         as_given = self.order is None and not self.depends_on_data and self.valid is None and self.y_pred.size == problem.p.size
         if not as_given or not is_flat(problem.p, problem.dtype) or problem.m * problem.n == 0:
             return None
-        if self.y_true.dtype != (np.int64 if problem.labelled else problem.dtype):
+        wanted = np.dtype(np.int64) if problem.labelled else problem.dtype
+        if not np.can_cast(self.y_true.dtype, wanted, "safe"):  # every value of such a type is one of the wanted type
             return None
         divisor = None if self.reduction is None else self.divisor()
-        return cpu_backend().shortcut(problem, self.shape, self.dtype, divisor, order)
+        again = cpu_backend().shortcut(problem, self.shape, self.dtype, divisor, order)
+        if again is None or self.y_true.dtype == wanted:
+            return again
+        return lambda t, p, *out: again(t.astype(wanted), p, *out)
 
     def _of_nothing(self, task: Task) -> Any:
         """No rows, or rows of nothing: those have no mean, but no label is found among them."""

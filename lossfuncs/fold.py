@@ -115,7 +115,8 @@ class Fold:
         together: list[Any] = []  # sweeps that need nothing of each other walk along the row together
         for one, part in zip(rows.passes, parts, strict=True):
             for k, piece in enumerate(part):
-                if isinstance(piece, Sweep) and together and isinstance(together[-1], list) and not k and not looks_back(one):
+                joins = not looks_back(one) or one.op == "earlier"  # which needs nothing of how many are larger but whether to be counted
+                if isinstance(piece, Sweep) and together and isinstance(together[-1], list) and not k and joins:
                     if not piece.alone and not together[-1][-1].alone:
                         together[-1].append(piece)
                         continue
@@ -315,21 +316,19 @@ class Fold:
             earlier = long | (float(j) < s[label])  # along a long row the sweep ends at the label
             add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & (load(p[lane]) == s[value]) & earlier)
 
-        count = self._walk([Sweep(step, slot, (0.0,), _merging(slot, 1, add_to))], nothing_ahead)
+        sweep = Sweep(step, slot, (0.0,), _merging(slot, 1, add_to))
+        if not long:
+            return [sweep]
+        count = self._walk([sweep], nothing_ahead)
 
         @inline
         def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            none_larger = 0
             for lane in range(LANES):
-                none_larger += S[larger + lane] == 0.0
                 put(S, slot * LANES + lane, 0.0)
-            if none_larger:
-                if long:
-                    k = min(max(int(S[label * LANES]), 0), n)  # of a piece of a row, the label may be in another
-                    block = k // LANES * LANES
-                    count(S, K, t, p, tail_t, at(p, block) if block + LANES <= n else tail_p, k, a)
-                else:
-                    count(S, K, t, p, tail_t, tail_p, n, a)
+            if S[larger] == 0.0:
+                k = min(max(int(S[label * LANES]), 0), n)  # of a piece of a row, the label may be in another
+                block = k // LANES * LANES
+                count(S, K, t, p, tail_t, at(p, block) if block + LANES <= n else tail_p, k, a)
 
         return [fold]
 
@@ -490,8 +489,7 @@ def next_predictions(t: Any, p: Any, i: int, n: int) -> None:
 @inline
 def next_of_both(t: Any, p: Any, i: int, n: int) -> None:
     prefetch(p, i + n)
-    if n <= NEAR:
-        prefetch(t, i + n)
+    prefetch(t, i + n if n <= NEAR else i)  # targets of a longer row are to come just before they are looked at, in the walk after this
 
 
 @inline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gc
 import importlib.util
@@ -851,3 +852,10 @@ def test_committed_results_can_be_read_and_say_where_they_are_from() -> None:
     for path in readme.RESULTS.glob("*.json"):
         report = measure.load(str(path))
         assert report["command"].startswith("lossfuncs bench") and report["environment"]["cpu"] and measure.summary(report)
+
+
+def test_shapes_given_one_after_the_other_are_all_taken() -> None:
+    parser = argparse.ArgumentParser()
+    bench.configure(parser)
+    shapes = parser.parse_args(["--shape", "4x2", "--shape", "3x3", "5x1"]).shape
+    assert [shape for each in shapes for shape in each] == [(4, 2), (3, 3), (5, 1)]

@@ -271,7 +271,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_closed_pipe_ends_it_silently() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    program = [sys.executable, "-m", "lossfuncs.cli", "list"]
+    program = [sys.executable, "-m", "lossfuncs", "list"]
     done = subprocess.run(program, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert done.returncode == 141 and done.stderr == ""

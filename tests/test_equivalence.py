@@ -493,3 +493,17 @@ def test_a_loss_of_ones_own_with_branches_equals_its_scalar_functions(kind: str)
         assert_equal(value, wanted, DTYPES[kind], 1.0)
         assert_equal(gradient, slope, DTYPES[kind], largest(slope))
         assert_equal(reference(loss, t, 2 * p, low=-0.5), wanted, DTYPES[kind], 1.0)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+def test_later_calls_with_labels_of_any_type_have_the_bits_of_the_first(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((70, 9), dtype=np.float32)
+    classes, targets = rng.integers(0, 2, 70), rng.integers(0, 2, x.shape)
+    wanted = lossfuncs.sparse_categorical_crossentropy(classes, x, from_logits=True)
+    value, gradient = lossfuncs.value_and_grad("bce", targets.astype(np.float32), x, from_logits=True)
+    for _ in range(3):
+        found = lossfuncs.sparse_categorical_crossentropy(classes.astype(dtype), x, from_logits=True)
+        assert found.tobytes() == wanted.tobytes()
+        again = lossfuncs.value_and_grad("bce", targets.astype(dtype), x, from_logits=True)
+        assert (again[0].tobytes(), again[1].tobytes()) == (value.tobytes(), gradient.tobytes())

@@ -46,7 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="losses and metrics, NAME:OPTION=VALUE,... with options; by default the README's table. "
         "`compare A.json B.json` compares two runs")  # fmt: skip
-    add("--shape", nargs="+", type=_shape, default=[], metavar="ROWSxLENGTH", help="of y_pred, as 4096x1000; several, also by commas")
+    add("--shape", nargs="+", action="extend", type=_shape, default=[], metavar="ROWSxLENGTH",
+        help="of y_pred, as 4096x1000; several, also by commas")  # fmt: skip
     add("--dtype", type=_list(DTYPES), default=["float32"], metavar="DTYPE,...", help=f"of {', '.join(DTYPES)}; by default float32")
     add("--mode", choices=("value", "grad", "both"), help="the value, value and gradient in one call, or each; by default the value of "
         "what is named, and both in the README's table")  # fmt: skip
