@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -12,11 +13,12 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from lossfuncs import threads
+from lossfuncs import cpu, threads
 
 ROOT = Path(__file__).parent.parent
 THREADS = [1, 2, 3, 4, 7, 8, 16, 64]
@@ -52,6 +54,22 @@ def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 @pytest.mark.parametrize("n", THREADS)
 def test_results_come_in_order(pool: None, n: int, count: int) -> None:
     assert threads.run(lambda i: i * i, count, n) == [i * i for i in range(count)]
+
+
+def test_a_first_call_that_waited_for_memory_does_not_decide_how_many_threads_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = SimpleNamespace(seconds_per_element=0.5e-9, latest=[math.inf, math.inf])
+    clock = iter([0.0, 1.0, 2.0, 2.00001])
+    monkeypatch.setattr(cpu, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    parts: list[tuple[int, int]] = []
+
+    def work(begin: int, end: int) -> int:
+        parts.append((begin, end))
+        return -1
+
+    for seconds in (1.0, 10e-6):
+        cpu._in_parallel(kernel, 1 << 16, 2, work)
+        assert kernel.seconds_per_element * (1 << 16) == pytest.approx(seconds)
+    assert parts == [(0, 2), (0, 2)]
 
 
 def test_bits_do_not_depend_on_the_number_of_threads(pool: None) -> None:

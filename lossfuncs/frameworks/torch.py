@@ -59,9 +59,10 @@ def to_numpy(x: Tensor) -> Array:
         raise TypeError(f"it is on {x.device}, and only tensors on the CPU, and for losses on an NVIDIA GPU, can be computed on")
     if x.layout is not torch.strided or x.is_quantized:
         raise TypeError("it is a sparse or quantized tensor; pass it with .to_dense() or .dequantize()")
+    x = x.detach()
     if x.dtype is torch.bfloat16:
-        return x.detach().view(torch.int16).numpy().view(_bfloat16())
-    return x.numpy(force=True)
+        return x.view(torch.int16).numpy().view(_bfloat16())
+    return x.numpy()
 
 
 _NUMBERS = {torch.float64, torch.float32, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}

@@ -38,7 +38,7 @@ def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
 
 
 @functools.cache
-def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+def _torch_dtype(dtype: Any) -> torch.dtype:
     return getattr(torch, np.dtype(dtype).name)
 
 
@@ -65,10 +65,8 @@ class OnGPU:
 
         self.device: Any = device()
         self.cupy = self.device.xp
-        free = torch.cuda.caching_allocator_delete
-        self.allocator = self.cupy.cuda.PythonFunctionAllocator(
-            lambda size, place: torch.cuda.caching_allocator_alloc(size, place), lambda address, place: free(address)
-        )
+        self.blocks: dict[int, Tensor] = {}
+        self.allocator = self.cupy.cuda.PythonFunctionAllocator(self.allocate, lambda address, _: self.blocks.pop(address, None))
 
     # Tensors as `gpu.Arrays`
 
@@ -79,7 +77,7 @@ class OnGPU:
         return x.is_cuda and x.get_device() == torch.cuda.current_device()
 
     def empty(self, shape: Any, dtype: Any) -> Tensor:
-        return torch.empty(shape, dtype=_torch_dtype(np.dtype(dtype)), device=self.kind)
+        return torch.empty(shape, dtype=_torch_dtype(dtype), device=self.kind)
 
     def address(self, x: Tensor) -> int:
         return x.data_ptr()
@@ -96,11 +94,21 @@ class OnGPU:
         strides = tuple(step * dtype.itemsize for step in x.stride())
         return self.cupy.ndarray(tuple(x.shape), dtype, self.cupy.cuda.MemoryPointer(owner, 0), strides)
 
+    def allocate(self, size: int, place: int) -> int:
+        """Memory for an array of CuPy's: a tensor's."""
+        block = torch.empty(max(size, 1), dtype=torch.uint8, device=f"{self.kind}:{place}")
+        self.blocks[block.data_ptr()] = block
+        return block.data_ptr()
+
     def tensor(self, x: Any) -> Tensor:
-        """A tensor on an array's memory."""
-        if x.dtype.kind == "V":
-            return torch.as_tensor(x.view(np.int16), device=self.kind).view(torch.bfloat16)
-        return torch.as_tensor(x, device=self.kind)
+        """A tensor on an array's memory, which `allocate` gave; of the block's storage, so that torch knows of its streams."""
+        if not x.size:
+            return self.empty(x.shape, x.dtype)
+        block = self.blocks[x.data.mem.ptr]
+        size = x.dtype.itemsize
+        strides = tuple(step // size for step in x.strides)
+        first = (x.data.ptr - block.data_ptr()) // size
+        return torch.empty(0, dtype=_torch_dtype(x.dtype), device=block.device).set_(block.untyped_storage(), first, x.shape, strides)
 
     @contextmanager
     def scope(self, x: Tensor) -> Iterator[None]:
@@ -149,16 +157,19 @@ class OnGPU:
 
             def compute() -> Any:
                 y_true, y_pred, weight = self._arguments(t, p, w)
-                return value_and_grad(
+                value, gradient = value_and_grad(
                     loss.function, y_true, y_pred, upstream=self.enter("upstream", upstream),
                     out=y_pred if out is p else self.enter("out", out), sample_weight=weight, reduction=loss.reduction,
                     **self._entered(loss).options,
                 )  # fmt: skip
+                return (value, gradient) if out is None else (value,)
 
             found = self._long(p, compute)
+            if out is not None:
+                return found[0], out
             if plain:
                 self._remember(loss, 1, t, p, w)
-        return found[0], found[1] if out is None else out
+        return found
 
     def gradient(self, loss: Bound, t: Any, p: Tensor, w: Any, upstream: Tensor) -> Tensor:
         """The gradient of sum(upstream * value)."""
@@ -192,7 +203,7 @@ class OnGPU:
     def _long(self, p: Tensor, compute: Callable[[], Any]) -> Any:
         with self.scope(p):
             found = compute()
-            return tuple(map(self.tensor, found)) if isinstance(found, (tuple, list)) else self.tensor(found)
+            return tuple(map(self.tensor, found)) if isinstance(found, tuple) else self.tensor(found)
 
     # Calls that were made before
 

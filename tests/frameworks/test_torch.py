@@ -163,6 +163,7 @@ def test_operators_keep_what_torch_asks_of_them(name: str, reduction: str | None
     torch.library.opcheck(torch.ops.lossfuncs.value_and_gradient, (t, p, torch.rand(5), text))
     upstream = torch.ones(() if reduction else 5)
     torch.library.opcheck(torch.ops.lossfuncs.curvature, (t, p, None, upstream, text))
+    torch.library.opcheck(torch.ops.lossfuncs.gradient, (t, p, torch.rand(5), upstream, text))
 
 
 TRANSFORMED = {

@@ -278,6 +278,22 @@ def test_an_array_is_made_of_a_tensors_address_strides_and_gpu() -> None:
     assert _Handle(99).__cuda_stream__() == (0, 99)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_an_arrays_memory_is_a_tensors(dtype: torch.dtype) -> None:
+    bridge: OnGPU = object.__new__(OnGPU)
+    bridge.kind, bridge.blocks = "cpu", {}
+    size = dtype.itemsize
+    address = bridge.allocate(12 * size, 0)
+    block = bridge.blocks[address]
+    block.view(dtype)[:] = torch.arange(12)
+    data = SimpleNamespace(ptr=address + size, mem=SimpleNamespace(ptr=address))
+    x = bridge.tensor(SimpleNamespace(dtype=_numpy_dtype(dtype), size=6, shape=(2, 3), strides=(2 * size, 3 * size), data=data))
+    assert torch.equal(x, torch.tensor([[1, 4, 7], [3, 6, 9]], dtype=dtype))
+    assert x.untyped_storage().data_ptr() == address
+    del bridge.blocks[address], block
+    assert x[1, 2] == 9  # the storage is the tensor's too
+
+
 # On a GPU
 
 
