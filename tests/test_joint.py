@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lossfuncs
-from lossfuncs import call, metrics, plain
+from lossfuncs import call, losses, metrics, plain
 from lossfuncs.call import REQUIRED, plan
 from lossfuncs.domains import draw
 from lossfuncs.metrics import iou
@@ -90,8 +90,14 @@ def test_a_metric_that_updates_in_its_own_way_is_asked_to(monkeypatch: pytest.Mo
     some = [Halved(), metrics.MeanSquaredError()]
     metrics.update_state(some, np.zeros((3, 2)), np.ones((3, 2)))
     assert [one.result() for one in some] == [0.25, 1]
-    model = lossfuncs.compile("mse", [Halved()])
-    assert model.evaluate(np.zeros((3, 2)), np.ones((3, 2))) == {"loss": 1, "mean_squared_error": 0.25}
+
+    class Doubled(losses.MeanSquaredError):
+        def sum_and_count(self, *args: Any, **kwargs: Any) -> tuple[float, float]:
+            total, count = super().sum_and_count(*args, **kwargs)
+            return 2 * total, count
+
+    model = lossfuncs.compile(Doubled(), [Halved(), "mae"])
+    assert model.evaluate(np.zeros((3, 2)), np.ones((3, 2))) == {"loss": 2, "mean_squared_error": 0.25, "mae": 1}
 
 
 @pytest.mark.parametrize("weighted", (False, True))
