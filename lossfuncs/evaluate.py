@@ -172,20 +172,25 @@ class Evaluation:
             raise ValueError(f"y_true and y_pred must have equally many rows, got shapes {t.shape} and {p.shape}")
         if not len(p):
             return
-        batch = Evaluation()  # merged when it is whole, so that a bad batch leaves nothing behind
-        batch.functions = _like(self.functions) if self.functions else self._resolved(t, p)
-        try:
-            _update_together(batch.functions.values(), t, p, sample_weight)
-        except ValueError as error:
-            # a row of this batch is named: say which one of the data it is
-            where = re.sub(r"^y_true\[(\d+)", lambda found: f"y_true[{self.rows + int(found[1])}", str(error))
-            raise ValueError(where) from None
+        functions = self.functions or self._resolved(t, p)
+        restores = [function.checkpoint() for function in functions.values()]
+        batch = Evaluation()  # all but the functions
         batch.rows = len(p)
-        if self.bootstrap:
-            first = self.first_row + self.rows
-            batch._seen = [(first, first + len(p))]
-            batch.replicates = self._resampled(batch.functions, first, t, p, sample_weight)
-        self.merge(batch)
+        try:
+            _update_together(functions.values(), t, p, sample_weight)
+            if self.bootstrap:
+                first = self.first_row + self.rows
+                batch._seen = [(first, first + len(p))]
+                batch.replicates = self._resampled(functions, first, t, p, sample_weight)
+            self.merge(batch)
+        except BaseException as error:
+            for restore in restores:
+                restore()
+            if isinstance(error, ValueError):  # a row of this batch is named: say which one of the data it is
+                where = re.sub(r"^y_true\[(\d+)", lambda found: f"y_true[{self.rows + int(found[1])}", str(error))
+                raise ValueError(where) from None
+            raise
+        self.functions = functions
 
     def _resampled(self, functions: Mapping[str, Any], first: int, t: Array, p: Array, w: Any) -> dict[str, Replicates]:
         """What the batch brings to the replicates of each function."""
@@ -373,6 +378,16 @@ class Accumulator:
                              "give it ref_embeddings and ref_labels, and remove_diagonal=False")  # fmt: skip
         return call, whole
 
+    def checkpoint(self) -> Callable[[], None]:
+        """A function that puts it back to what it is now."""
+        kept = self.elements, self.weight.high, self.weight.low, [(total.high, total.low) for total in self.totals]
+
+        def restore() -> None:
+            self.elements, self.weight.high, self.weight.low, totals = kept
+            self.totals = [_Sum(*total) for total in totals]
+
+        return restore
+
     def merge(self, other: Accumulator) -> None:
         """Take in all that `other`, of the same function, has seen."""
         self.elements += other.elements
@@ -486,14 +501,25 @@ class MetricFold:
 
     @property
     def is_sum(self) -> bool:
-        """Whether the metric's state is a sum over the samples that it can tell apart; a class of the user's may gather otherwise."""
-        return type(self.metric).__module__.startswith(metrics.__name__) and self.metric.sums_over_samples
+        """Whether the metric's state is a sum over the samples that it can tell apart."""
+        return self._is_ours and self.metric.sums_over_samples
 
     def copy(self) -> Any:
         """The metric without what it has seen."""
         found = copy.deepcopy(self.metric)
         found.reset_state()
         return found
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether it is known what the metric gathers, and where; a class of the user's may do as it likes."""
+        return type(self.metric).__module__.startswith(metrics.__name__)
+
+    def checkpoint(self) -> Callable[[], None]:
+        """As an accumulator's."""
+        if self._is_ours:
+            return self.metric.checkpoint()  # type: ignore[no-any-return]
+        return functools.partial(setattr, self, "metric", copy.deepcopy(self.metric))
 
     def merge(self, other: MetricFold) -> None:
         """Take in all that `other`, of the same metric, has seen."""
@@ -508,8 +534,8 @@ class MetricFold:
 class _Sum:
     """A sum and what rounding has taken from it: right to the last bit or two however many are added."""
 
-    def __init__(self) -> None:
-        self.high = self.low = 0.0
+    def __init__(self, high: float = 0.0, low: float = 0.0) -> None:
+        self.high, self.low = high, low
 
     @property
     def value(self) -> float:

@@ -219,14 +219,14 @@ def _of(name: str, options: dict[str, Any], gradient: bool, shapes: Sequence[tup
 
 def _entry(name: str) -> tuple[str, Entry]:
     """By any name of any generation: the loss, or else the metric."""
-    fault = None
+    faults = []
     for registry in (losses.REGISTRY, metrics.REGISTRY):
         try:
             return registry.kind, vars(registry.function(name))["entry"]
         except ValueError as error:
-            fault = error if fault is None or "Did you mean" not in str(fault) else fault
-    assert fault is not None
-    raise fault
+            faults.append(str(error))
+    told = (fault for fault in faults if not fault.endswith(f"identifier: {name!r}"))
+    raise ValueError(next(told, f"there is no loss or metric {name!r}; `lossfuncs list` shows all"))
 
 
 def _defaults(entry: Entry) -> dict[str, Any]:

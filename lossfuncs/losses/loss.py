@@ -191,7 +191,7 @@ class LossFunctionWrapper(Loss):
 
     def wanted_total(self, y_true: Array, y_pred: Array, sample_weight: Any) -> Call | None:
         """The call whose total is the sum of `sum_and_count`, if one pass over rows gives it; `count_of` has the count."""
-        if not self._fused or self._dtype is not None:
+        if not self._fused or self._dtype is not None or type(self).sum_and_count is not LossFunctionWrapper.sum_and_count:
             return None
         call = self._weighed_call(y_true, y_pred, sample_weight, None)
         return call if call.m and call.shape else None

@@ -23,6 +23,9 @@ from ..serialization import automatic_name, identity
 DTYPES = frozenset({"bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bfloat16", "float16", "float32",
                     "float64"})  # fmt: skip
 
+MOST = 1000  # batches that wait: each is some hundred bytes of Python's
+
+
 class Variable(np.lib.mixins.NDArrayOperatorsMixin):
     """A float64 number or array that a metric adds to; arithmetic with it gives NumPy numbers and arrays.
 
@@ -134,7 +137,7 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
         if not isinstance(self.waiting, Scattered):
             self.settle()
         self.waiting = Scattered(self, places, numbers, self.waiting)
-        if self.waiting.count >= math.prod(self.shape):
+        if self.waiting.count >= math.prod(self.shape) or self.waiting.parts >= MOST:
             self.settle()
         return self
 
@@ -173,7 +176,9 @@ class Scattered:
 
     def __init__(self, variable: Variable, places: Array, numbers: Array | None, before: Scattered | None) -> None:
         self.variable, self.places, self.numbers, self.before = variable, places, numbers, before
-        self.count: int = len(places) + (0 if before is None else before.count)
+        self.count, self.parts = len(places), 1
+        if before is not None:
+            self.count, self.parts = self.count + before.count, self.parts + before.parts
 
     def fits(self, device: Any, name: Any) -> bool:
         """Whether what is gathered on a device can be added here: never."""
