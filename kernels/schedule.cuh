@@ -11,15 +11,12 @@
 // float before, for there are too many of them to widen each once more. Where t, p and the derivatives do not lie at the same place of a
 // 16-byte vector, elements are read one by one.
 #pragma once
-#include "rows.cuh"
+#include "fast.cuh"
 
 namespace lossfuncs {
 
 constexpr unsigned ALL = 0xffffffffu;
 constexpr i64 NO_CLASS = -9223372036854775807LL - 1;
-
-template <class E> struct Computing { typedef float type; };
-template <> struct Computing<double> { typedef double type; };
 
 // One operand: row r begins at (r / inner) * outer + (r % inner) * side, and its elements are `step` apart.
 struct Operand {
@@ -108,26 +105,31 @@ template <class T, int K> DEVICE T number(const Numbers<T, K>& x, int k) { retur
 template <class C> DEVICE C infinity() { return C(bits_to_float(0x7f800000)); }
 template <class C> DEVICE C not_a_number() { return C(bits_to_float(0x7fc00000)); }
 
-// In what the elements of a vector are added.
-template <class E> struct Adding { typedef double type; };
-template <> struct Adding<float16> { typedef float type; };
-template <> struct Adding<bfloat16> { typedef float type; };
+// In what terms R of the elements of a vector are added: float where they are computed in fast_float.
+template <class R> struct Adding { typedef double type; };
+template <> struct Adding<fast_float> { typedef float type; };
+template <class T> struct Adding<Logs<T>> { typedef Logs<T> type; };
+DEVICE double added(double x) { return x; }
+template <class T> DEVICE double added(const Logs<T>& x) { return (double)(T)x; }
 
 template <class E, class C, class P, int I> struct Sums {
     double x[P::size];
     DEVICE static Sums none() { return {}; }
     template <int K, class L> DEVICE void add(const L& f, const double* s, i64, const C (&t)[K], const C (&p)[K]) {
         typedef decltype(number(of(f, s, C(1), C(1)), 0)) R;  // C, or double where the loss wants it
-        typename Adding<E>::type part[P::size] = {};
+        typename Adding<R>::type part[P::size] = {};
 #pragma unroll
         for (int j = 0; j < K; j++) {
             if (P::op == DOT && t[j] == C(0)) continue;  // brings 0, whatever the term is
             auto y = of(f, s, t[j], p[j]);
 #pragma unroll
-            for (int k = 0; k < P::size; k++) part[k] += P::op == DOT ? R(t[j]) * number(y, k) : number(y, k);
+            for (int k = 0; k < P::size; k++) {
+                if constexpr (P::op == DOT) part[k] += R(t[j]) * number(y, k);
+                else part[k] += number(y, k);
+            }
         }
 #pragma unroll
-        for (int k = 0; k < P::size; k++) x[k] += part[k];
+        for (int k = 0; k < P::size; k++) x[k] += added(part[k]);
     }
     template <class L> DEVICE static auto of(const L& f, const double* s, C t, C p) {
         if constexpr (P::op == DOT) return f.terms(At<I>(), s, p);
@@ -170,16 +172,11 @@ template <class C, class P, int I> struct Maxima {
     }
 };
 
-// The maximum m and the sum r of exp(x - m) over the others; -1 if there is none at all. E is the type in memory: for half types an
-// exponential of one instruction has digits enough.
+// The maximum m and the sum r of exp(x - m) over the others; -1 if there is none at all.
 template <class E, class C, class P, int I> struct Exponentials {
     double r;
     C m, unused;
     DEVICE static Exponentials none() { return {-1.0, -infinity<C>(), C(0)}; }
-    DEVICE static C exponential(C d) {
-        if constexpr (sizeof(E) == 2) return fast_exp2(d * 1.44269504f);
-        else return exp(d);
-    }
     template <int K, class L> DEVICE void add(const L& f, const double* s, i64, const C (&t)[K], const C (&p)[K]) {
         C x[K], top = C(0);
 #pragma unroll
@@ -187,10 +184,10 @@ template <class E, class C, class P, int I> struct Exponentials {
             x[j] = number(f.terms(At<I>(), s, t[j], p[j]), 0);
             top = j ? fmax(top, x[j]) : x[j];
         }
-        typename Adding<E>::type part = 0;
+        typename Adding<C>::type part = 0;
         if (top < m) {  // nearly always: no new maximum, nor one once more
 #pragma unroll
-            for (int j = 0; j < K; j++) part += exponential(x[j] - m);
+            for (int j = 0; j < K; j++) part += exp(x[j] - m);
             r += part;
             return;
         }
@@ -198,16 +195,16 @@ template <class E, class C, class P, int I> struct Exponentials {
 #pragma unroll
         for (int j = 0; j < K; j++) {
             equal += x[j] == top;
-            if (x[j] != top) part += exponential(x[j] - top);
+            if (x[j] != top) part += exp(x[j] - top);
         }
         merge({(double)part + (equal - 1), top, C(0)});
     }
     DEVICE void merge(const Exponentials& other) {
         if (other.m == m) r = (r + other.r) + 1.0;
         else if (other.m > m) {
-            r = other.r + (1.0 + r) * exponential(m - other.m);
+            r = other.r + (1.0 + r) * exp(m - other.m);
             m = other.m;
-        } else r += (1.0 + other.r) * exponential(other.m - m);  // NaN comes here
+        } else r += (1.0 + other.r) * exp(other.m - m);  // NaN comes here
     }
     DEVICE void give(double* s) const {
         s[0] = r != r ? r : (double)m;
@@ -227,6 +224,10 @@ template <class C> struct FirstLargest {
         top = better ? x : top;
     }
     template <int K, class L> DEVICE void add(const L&, const double*, i64 i, const C (&t)[K], const C (&)[K]) {
+        bool none = true;
+#pragma unroll
+        for (int j = 0; j < K; j++) none &= t[j] <= top;
+        if (none) return;  // nearly always
 #pragma unroll
         for (int j = 0; j < K; j++) take(i + j, t[j]);
     }
@@ -428,9 +429,8 @@ template <bool FIRST, class A, class B> struct Choose { typedef A type; };
 template <class A, class B> struct Choose<false, A, B> { typedef B type; };
 
 // The whole of one row by one team.
-template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int ORDER, int WIDTH, bool VECTORS, bool STEP, bool ON_CHIP>
+template <template <class> class L, class E, class C, int PARAMETERS, bool LABELLED, int ORDER, int WIDTH, bool VECTORS, bool STEP, bool ON_CHIP>
 struct Team {
-    typedef typename Computing<E>::type C;
     typedef typename L<C>::passes passes;
     static constexpr bool POINTWISE = Pointwise<L<C>>::value && !LABELLED;
     // What is worked out once a row: in double where rows are long
@@ -629,14 +629,13 @@ template <bool WANTED> DEVICE unsigned char* shared_memory() {
     } else return nullptr;
 }
 
-template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int ORDER, Source SOURCE, int WIDTH, int BLOCK>
+template <template <class> class L, class E, class C, int PARAMETERS, bool LABELLED, int ORDER, Source SOURCE, int WIDTH, int BLOCK>
 DEVICE void rows(const Task& a) {
-    typedef typename Computing<E>::type C;
     constexpr int TEAMS = BLOCK / WIDTH;
     constexpr bool TILED = SOURCE == TILE;
     const L<C> f = functor<L, C, PARAMETERS>(a);
     const L<double> g = functor<L, double, PARAMETERS>(a);
-    typedef Team<L, E, PARAMETERS, LABELLED, ORDER, WIDTH, SOURCE != STEP && WIDTH >= 32, SOURCE == STEP, TILED> OneTeam;
+    typedef Team<L, E, C, PARAMETERS, LABELLED, ORDER, WIDTH, SOURCE != STEP && WIDTH >= 32, SOURCE == STEP, TILED> OneTeam;
     const OneTeam team = {f, g, (int)threadIdx.x % WIDTH};
     const double scale = ORDER > 0 ? a.scale / divisor_of(a) : 0.0;
     double tally = 0.0;
@@ -700,9 +699,8 @@ DEVICE void rows(const Task& a) {
 
 // Pass I of rows that several blocks share, or with I = the number of passes their derivatives. In the workspace: the totals of all
 // rows, their weighted values, and a state a block.
-template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int ORDER, int I, int BLOCK> struct Pieces {
-    typedef Team<L, E, PARAMETERS, LABELLED, ORDER, BLOCK, true, false, false> OneTeam;
-    typedef typename OneTeam::C C;
+template <template <class> class L, class E, class C, int PARAMETERS, bool LABELLED, int ORDER, int I, int BLOCK> struct Pieces {
+    typedef Team<L, E, C, PARAMETERS, LABELLED, ORDER, BLOCK, true, false, false> OneTeam;
     typedef typename OneTeam::passes passes;
     static constexpr int SIZE = passes::size, LAST = ORDER > 0 ? passes::count : Leading<L<C>>::value;
 

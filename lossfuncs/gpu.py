@@ -140,6 +140,7 @@ def check_labels() -> None:
 BLOCK = 256
 PARAMETERS = 8  # of a loss, at most
 C_TYPES = {"float16": "float16", "bfloat16": "bfloat16", "float32": "float", "float64": "double"}
+COMPUTING = {"float16": "fast_float", "bfloat16": "fast_float", "float32": "float", "float64": "double"}
 
 
 class Schedule(NamedTuple):
@@ -154,7 +155,9 @@ class Schedule(NamedTuple):
 def rows_kernel(rows: Rows, dtype: str, labelled: bool, order: int, parameters: int, schedule: Schedule, index: int = 0) -> Kernel:
     """The kernel of these rows; by PIECES that of pass `index`, or of the derivatives."""
     definitions, kind = cuda_type(rows, parameters)
-    arguments = ["Loss", C_TYPES[dtype], str(parameters), str(labelled).lower(), str(order)]
+    own = rows.cuda is not None and not rows.written
+    computing = COMPUTING[dtype] if own or dtype == "float64" else "float"  # a user's formula may need the digits
+    arguments = ["Loss", C_TYPES[dtype], computing, str(parameters), str(labelled).lower(), str(order)]
     if schedule.source == "PIECES":
         call = f"Pieces<{', '.join([*arguments, str(index), str(schedule.block)])}>::run(a)"
     else:
