@@ -201,10 +201,12 @@ template <class E, class C, class P, int I> struct Exponentials {
     }
     DEVICE void merge(const Exponentials& other) {
         if (other.m == m) r = (r + other.r) + 1.0;
-        else if (other.m > m) {
-            r = other.r + (1.0 + r) * exp(m - other.m);
-            m = other.m;
-        } else r += (1.0 + other.r) * exp(other.m - m);  // NaN comes here
+        else {
+            const bool above = other.m > m;
+            const double fewer = above ? r : other.r;
+            r = (above ? other.r : r) + (1.0 + fewer) * exp(above ? m - other.m : other.m - m);  // NaN comes here
+            m = above ? other.m : m;
+        }
     }
     DEVICE void give(double* s) const {
         s[0] = r != r ? r : (double)m;

@@ -54,6 +54,9 @@ class Device(Protocol):
     def owns(self, x: Any) -> bool:
         """Whether x is an array in this kind of device's memory."""
 
+    def home(self, x: Any) -> Hashable:
+        """The place that holds its array x, if that is in C order without gaps; else None."""
+
     def send(self, x: Array) -> Any:
         """A copy of a NumPy array on the device."""
 
@@ -162,7 +165,9 @@ def rows_kernel(rows: Rows, dtype: str, labelled: bool, order: int, parameters: 
         call = f"Pieces<{', '.join([*arguments, str(index), str(schedule.block)])}>::run(a)"
     else:
         call = f"rows<{', '.join([*arguments, schedule.source, str(schedule.width), str(schedule.block)])}>(a)"
-    return kernel(rows.name, call, schedule.block, f"{definitions}template <class T> using Loss = {kind};")
+    # Doubles take two registers each: 128, which leave room for 512 threads, where the compiler would rather save some to memory.
+    block = f"{schedule.block}, {512 // schedule.block}" if dtype == "float64" else schedule.block
+    return kernel(rows.name, call, block, f"{definitions}template <class T> using Loss = {kind};")
 
 
 @functools.cache
@@ -177,8 +182,8 @@ def cuda_type(rows: Rows, parameters: int) -> tuple[str, str]:
     return functor(rows, parameters, "translated") + "\n", "translated<T>"
 
 
-def kernel(name: str, call: str, block: int, definitions: str = "", include: str = "losses.cuh", argument: str = "Task") -> Kernel:
-    """An entry that does `call` with its argument `a`."""
+def kernel(name: str, call: str, block: int | str, definitions: str = "", include: str = "losses.cuh", argument: str = "Task") -> Kernel:
+    """An entry that does `call` with its argument `a`, by blocks of so many threads and, behind a comma, so many on a processor."""
     letters = re.sub(r"\W+", "_", f"{'' if name[0].isalpha() else 'of_'}{name}", flags=re.ASCII)
     word = f"{letters}_{hashlib.blake2b(f'{call}{definitions}'.encode(), digest_size=6).hexdigest()}"
     return Kernel(word, f"""#include "{include}"
@@ -364,7 +369,7 @@ def run(device: Device, problem: Problem, task: Task) -> Any:
     operands = [NOTHING, *found] if problem.labelled else [found[1], found[0], *found[2:]]
     operands += [NOTHING] * (4 - len(operands))
     arguments = bytearray(_packed(device, problem, task, how, operands, inner, values, total))
-    _go(device, how, arguments)
+    _go(device, kept(device), how, arguments)
     if values is not task.values and task.values is not None:
         task.values[...] = values
     for d, x in zip(task.derivatives, into, strict=True):
@@ -373,11 +378,11 @@ def run(device: Device, problem: Problem, task: Task) -> Any:
     return total
 
 
-def _go(device: Device, how: Plan, arguments: bytearray) -> None:
+def _go(device: Device, here: Kept, how: Plan, arguments: bytearray) -> None:
     """Launch the kernels of a plan."""
     stream = device.stream()
     if how.numbers:
-        WORKSPACE.pack_into(arguments, AT_WORKSPACE, *kept(device).workspace(device, stream, how.numbers))
+        WORKSPACE.pack_into(arguments, AT_WORKSPACE, *here.workspace(device, stream, how.numbers))
     for kernel in how.kernels:
         device.launch(kernel, how.grid, how.block, how.shared, arguments, stream)
 
@@ -443,11 +448,11 @@ def shortcut(call: Any, order: int) -> Callable[[Any, Any], Any] | None:
     row = Operand(0, n, 0, 1, 1)
     operands = [NOTHING if labelled else row, row, row if order else NOTHING, NOTHING]
     template = _packed(device, problem, Task(total, divisor=divisor(call) if total else 1.0), how, operands, 1, None, None)
-    place, at_t = device.place(), AT_LABELS if labelled else AT_T
+    place, here, at_t = device.place(), kept(device), AT_LABELS if labelled else AT_T
     result = ((), np.float64, AT_TOTAL) if total else (shape, dtype, AT_VALUES)
 
     def again(t: Any, p: Any) -> Any:
-        if device.place() != place or not (device.owns(t) and device.owns(p)):
+        if not device.place() == place == device.home(t) == device.home(p):
             return None
         arguments = bytearray(template)
         value = device.empty(result[0], result[1])
@@ -455,12 +460,12 @@ def shortcut(call: Any, order: int) -> Callable[[Any, Any], Any] | None:
         ADDRESS.pack_into(arguments, AT_P, device.address(p))
         ADDRESS.pack_into(arguments, result[2], device.address(value))
         if not order:
-            _go(device, how, arguments)
+            _go(device, here, how, arguments)
             return value
         gradient = device.empty(full, dtype)
         ADDRESS.pack_into(arguments, AT_GRADIENT, device.address(gradient))
-        _go(device, how, arguments)
-        return value, [gradient]
+        _go(device, here, how, arguments)
+        return value, gradient
 
     return again
 

@@ -222,8 +222,8 @@ inline float wrong(float argument, double exact, double bound) {
     int direction = ERROR_OF_INSTRUCTIONS ? ERROR_OF_INSTRUCTIONS : (bits<unsigned>(argument) * 2654435761u >> 31 ? 1 : -1);
     return std::isfinite(exact) && exact != 0.0 ? flushed(static_cast<float>(exact + direction * bound)) : static_cast<float>(exact);
 }
-// of units in the last place of x in float
-inline double units(int count, double x) { return count * std::ldexp(1.0, std::ilogb(x) - 23); }
+// of units in the last place of x in float, or somewhat more
+inline double units(int count, double x) { return count * 0x1p-23 * std::fabs(x); }
 
 }  // namespace emulator
 
