@@ -11,12 +11,16 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import cupy
 import numpy as np
-from cupy.cuda import memory
 
 import lossfuncs
 from lossfuncs import cupy_device, devices
+
+try:
+    import cupy
+    from cupy.cuda import memory
+except ImportError:
+    raise SystemExit(f"bench.launch needs CuPy, though no GPU: {cupy_device.INSTALL}") from None
 
 ROUNDS, CALLS = 300, 100
 STREAM = types.SimpleNamespace(ptr=0)
