@@ -46,21 +46,16 @@ DEVICE fast_float expm1(fast_float a) {
     return fast_float(fabsf(a.x) < 0.25f ? near : exp(a).x - 1.0f);
 }
 
-// log(1 + d) for |d| < NEAR_ONE
-constexpr float NEAR_ONE = 0.0625f;
-DEVICE float log_near_one(float d) { return d * polynomial(d, 0.99999964f, -0.49999928f, 0.3341166f, -0.25078353f); }
-
+// log(x), where d is x - 1 to its own last digits
+DEVICE fast_float log_of(float x, float d) {
+    float near = d * polynomial(d, 0.99999964f, -0.49999928f, 0.3341166f, -0.25078353f);
+    return fast_float(fabsf(d) < 0.0625f ? near : lg2_approx(x) * LN_2);
+}
+DEVICE fast_float log(fast_float a) { return log_of(a.x, a.x - 1.0f); }
+DEVICE fast_float log1p(fast_float a) { return log_of(1.0f + a.x, a.x); }
 // log(1 + d) for -0.5 <= d <= 0
 DEVICE float log_above_half(float d) {
     return d * polynomial(d, 1.00000095f, -0.49981675f, 0.3389107f, -0.187535f, 0.5227351f, 0.63790357f, 0.99057f);
-}
-
-DEVICE fast_float log(fast_float a) {
-    float d = a.x - 1.0f;
-    return fast_float(fabsf(d) < NEAR_ONE ? log_near_one(d) : lg2_approx(a.x) * LN_2);
-}
-DEVICE fast_float log1p(fast_float a) {
-    return fast_float(fabsf(a.x) < NEAR_ONE ? log_near_one(a.x) : lg2_approx(1.0f + a.x) * LN_2);
 }
 // y = |x|: of cosh(y) - 1 next to 0, else y - log(2) + log1p(exp(-2 y))
 DEVICE Logs<fast_float> logs_of_cosh(fast_float a) {
@@ -77,8 +72,5 @@ DEVICE fast_float tanh(fast_float a) {
 DEVICE fast_float sqrt(fast_float a) { return fast_float(sqrt_approx(a.x)); }
 // for a >= 0
 DEVICE fast_float pow(fast_float a, fast_float b) { return fast_float(b.x == 0.0f ? 1.0f : ex2_approx(b.x * lg2_approx(a.x))); }
-
-// 22 bits at most: exact.
-template <> struct Doubled<fast_float> { typedef fast_float type; };
 
 }  // namespace lossfuncs

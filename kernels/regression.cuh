@@ -66,29 +66,24 @@ template <class T> struct poisson_deviation {
     // log(p + EPS), where p + EPS would be rounded to p
     DEVICE static double shifted_log(double p) { return log(p + EPS); }
     DEVICE static float shifted_log(float p) { return p > 0.01f ? log(p) + float(EPS) / p : log(p + float(EPS)); }
-    DEVICE static fast_float shifted_log(fast_float p) { return log(p + fast_float(EPS)); }  // next to 1 it is t log(p) that is small
+    DEVICE static fast_float shifted_log(fast_float p) { return log_of(p.x + float(EPS), (p.x - 1.0f) + float(EPS)); }
     DEVICE T value(T t, T p) const { return fused(-t, shifted_log(p), p); }
     DEVICE T slope(T t, T p) const { return quotient((p - t) + T(EPS), p + T(EPS)); }
     DEVICE T curve(T t, T p) const { return t / ((p + T(EPS)) * (p + T(EPS))); }
 };
 
+// Products of two vectors cancel, and overflow in float: they are taken in double, which costs less than the memory does.
 template <class T> struct cosine {
     T sign;
     typedef Passes<Top<2>, Sum<3>> passes;
-    // by which products neither overflow nor vanish, in double or in float
-    DEVICE static double scale(double largest) {
-        if (largest > 0x1p50) return largest > 0x1p300 ? 0x1p-600 : 0x1p-80;
-        if (largest < 0x1p-40) return largest < 0x1p-300 ? 0x1p600 : 0x1p80;
-        return 1.0;
-    }
+    DEVICE static double scale(double largest) { return largest > 1e100 ? 1e-200 : largest < 1e-100 ? 1e200 : 1.0; }
     DEVICE static double norm(double squares, double scale) { return maximum(sqrt(squares), EPS * scale); }
     DEVICE static double of(const double* s) {
         return minimum(maximum(s[4] / norm(s[2], scale(s[0])) / norm(s[3], scale(s[1])), -1.0), 1.0);
     }
     DEVICE Numbers<T, 2> terms(At<0>, const double*, T t, T p) const { return {magnitude(t), magnitude(p)}; }
-    typedef typename Doubled<T>::type P;
-    DEVICE Numbers<P, 3> terms(At<1>, const double* s, T t, T p) const {
-        P u = P(t) * P(scale(s[0])), v = P(p) * P(scale(s[1]));
+    DEVICE Numbers<double, 3> terms(At<1>, const double* s, T t, T p) const {
+        double u = t * scale(s[0]), v = p * scale(s[1]);
         return {u * u, v * v, u * v};
     }
     DEVICE double value(const double* s, double) const { return sign * of(s); }

@@ -95,9 +95,6 @@ template <class T> DEVICE Logs<T> logs_of_cosh(T x) {
 }
 template <class T> DEVICE T log_cosh(T x) { return logs_of_cosh(x); }
 
-// In what a product of two elements is computed: in double, where it could cancel and overflow, which costs less than the memory does.
-template <class T> struct Doubled { typedef double type; };
-
 // The mean over the row of F::value; its derivatives.
 template <class F> struct Mean {
     F f;

@@ -38,6 +38,7 @@ FUNCTIONS = {
     "binary_entropy_from_logits<F>::cost(F(0), x)": (lambda x: np.logaddexp(0.0, x), lambda x: np.abs(x) <= 16, 17.5),
     "binary_entropy_from_logits<F>::cost(F(1), x)": (lambda x: np.logaddexp(0.0, -x), lambda x: np.abs(x) <= 16, 17.5),
     "relative_entropy<F>::cost(F(0.25), clipped(x))": (lambda x: 0.25 * np.log(0.25 / np.clip(x, 1e-7, 1.0)), lambda x: x == x, 17),
+    "poisson_deviation<F>::shifted_log(x)": (lambda x: np.log(x + 1e-7), lambda x: (x >= 0) | (x < -1e-6), 17.5),
     "poisson_deviation<F>().slope(F(3), x)": (lambda x: (x - 3.0 + 1e-7) / (x + 1e-7), lambda x: (x >= 0) & (x <= 2.0**100), 20),
 }
 NAMES = list(FUNCTIONS)
