@@ -1,6 +1,6 @@
 // The contract of lossfuncs/rows.py in C++: a loss is a few totals over its row, then a formula.
 //
-// A pointwise loss is a struct template over the type T that it computes in, with
+// A pointwise loss is a struct template over the type T that it computes in, double, float or fast_float (fast.cuh), with
 //     T value(T t, T p), T slope(T t, T p), T curve(T t, T p)      (value may be a double, where terms of both signs cancel, or a Logs<T>)
 // made to rows by Mean<...> or Total<...>. Any other is a struct template with
 //     passes                                     Passes<Sum<2>, LogSumExp, ...>: what is gathered over the row, in order

@@ -244,8 +244,8 @@ inline float sqrt_approx(float x) {
     return emulator::wrong(x, y, 0x1p-23 * y);
 }
 inline float divide_approx(float x, float y) {
-    double z = std::fabs(y) > 0x1p126f && std::isfinite(x) ? 0.0 * x * y : static_cast<double>(x) / static_cast<double>(y);
-    return z == 0.0 ? static_cast<float>(z) : emulator::wrong(y, z, emulator::units(2, z));
+    double z = std::fabs(y) > 0x1p126f ? x * std::copysign(0.0, static_cast<double>(y)) : static_cast<double>(x) / static_cast<double>(y);
+    return emulator::wrong(y, z, emulator::units(2, z));
 }
 
 // ---- calling a kernel with its arguments as cuLaunchKernel takes them
