@@ -2,6 +2,7 @@
 #pragma once
 #include "accuracy.cuh"
 #include "circle.cuh"
+#include "fast.cuh"
 #include "hinge.cuh"
 #include "overlap.cuh"
 #include "probabilistic.cuh"

@@ -19,10 +19,12 @@ namespace lossfuncs {
 typedef long long i64;
 typedef unsigned long long u64;
 
-#if !(defined(__CUDACC__) || defined(__CUDACC_RTC__))
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)  // what has overloads here (fast.cuh)
+using ::copysign; using ::exp; using ::expm1; using ::fmax; using ::log; using ::log1p; using ::pow; using ::sqrt; using ::tanh;
+#else
 using std::acos; using std::acosh; using std::asin; using std::asinh; using std::atan; using std::atan2; using std::atanh; using std::cbrt;
 using std::ceil; using std::copysign; using std::cos; using std::cosh; using std::exp; using std::exp2; using std::expm1; using std::floor;
-using std::fmod; using std::hypot; using std::isfinite; using std::isinf; using std::isnan; using std::log; using std::log10; using std::log1p;
+using std::fmax; using std::fmod; using std::hypot; using std::isfinite; using std::isinf; using std::isnan; using std::log; using std::log10; using std::log1p;
 using std::log2; using std::pow; using std::sin; using std::sinh; using std::sqrt; using std::tan; using std::tanh; using std::trunc;
 #endif
 
@@ -94,15 +96,25 @@ DEVICE float odd_float(double x) {
 DEVICE void narrow(double x, float16& y) { narrow(odd_float(x), y); }
 DEVICE void narrow(double x, bfloat16& y) { narrow(odd_float(x), y); }
 
-// exp2 for the hot loops of the softmax family: two units in the last place, a subnormal result is 0.
-DEVICE float fast_exp2(float x) {
+// The instructions of the special-function units. Subnormal numbers are 0 to them, but for divide_approx.
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-#else
-    return exp2(x);
-#endif
+#define INSTRUCTION(name, ptx) DEVICE float name(float x) { float y; asm(ptx " %0, %1;" : "=f"(y) : "f"(x)); return y; }
+INSTRUCTION(ex2_approx, "ex2.approx.ftz.f32")    // to 2 units in the last place
+INSTRUCTION(lg2_approx, "lg2.approx.ftz.f32")    // to 2^-22, for x in (0.5, 2); else to 2^-22 of the result
+INSTRUCTION(rcp_approx, "rcp.approx.ftz.f32")    // to 1 unit; 0 for what is above 2^126
+INSTRUCTION(sqrt_approx, "sqrt.approx.ftz.f32")  // to 2^-23 of the result
+#undef INSTRUCTION
+DEVICE float divide_approx(float x, float y) {   // to 2 units, for |y| <= 2^126; above x / y is 0
+    float z;
+    asm("div.approx.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+    return z;
 }
+#elif !defined(EMULATED)
+DEVICE float ex2_approx(float x) { return exp2(x); }
+DEVICE float lg2_approx(float x) { return log2(x); }
+DEVICE float rcp_approx(float x) { return 1.0f / x; }
+DEVICE float sqrt_approx(float x) { return sqrt(x); }
+DEVICE float divide_approx(float x, float y) { return x / y; }
+#endif
 
 }  // namespace lossfuncs

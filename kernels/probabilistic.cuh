@@ -1,7 +1,7 @@
 // The functors of lossfuncs/losses/probabilistic.py. Where its double-precision formulas would lose digits in float they are written
 // otherwise: the smaller one of a probability and its complement is what everything is computed from.
 #pragma once
-#include "rows.cuh"
+#include "fast.cuh"
 
 namespace lossfuncs {
 
@@ -20,7 +20,13 @@ template <class T> struct binary_entropy {
         T x = sure ? T(1) - small : small;
         return log(x) + (sure ? ((T(1) - x) - small) * (T(1) + small) : T(0));
     }
-    DEVICE static T cost(T t, T p) {
+    DEVICE static fast_float cost(fast_float t, fast_float p) {
+        float q = 1.0f - p.x, small = maximum(minimum(p.x, q), float(EPS));
+        bool low = p.x <= 0.5f;
+        float by_small = lg2_approx(small) * LN_2, by_rest = log_above_half(-small);
+        return fast_float(-fmaf(low ? t.x : 1.0f - t.x, by_small, (low ? 1.0f - t.x : t.x) * by_rest));
+    }
+    template <class C> DEVICE static C cost(C t, C p) {
         bool low = p <= T(0.5), one = t > T(0.5);
         T small = low ? maximum(p, T(EPS)) : maximum(T(1) - p, T(REST)), weight = one ? t : T(1) - t, other = one ? T(1) - t : t;
         T cost = weight * log_of(one != low, small);
@@ -28,7 +34,7 @@ template <class T> struct binary_entropy {
         return -cost;
     }
     DEVICE T value(T t, T p) const { return cost(t, p); }
-    DEVICE T slope(T t, T p) const { return within(p) ? (p - t) / (p * (T(1) - p)) : T(0); }
+    DEVICE T slope(T t, T p) const { return within(p) ? quotient(p - t, p * (T(1) - p)) : T(0); }
     DEVICE T curve(T t, T p) const { return within(p) ? t / (p * p) + (T(1) - t) / ((T(1) - p) * (T(1) - p)) : T(0); }
 };
 
@@ -36,18 +42,18 @@ template <class T> struct binary_entropy {
 template <class T> struct Sigmoids {
     T x, y;
     DEVICE explicit Sigmoids(T logit) {
-        T e = exp_nonpositive(-magnitude(logit)), larger = T(1) / (T(1) + e), smaller = e * larger;
+        T e = exp_nonpositive(-magnitude(logit)), larger = quotient(T(1), T(1) + e), smaller = e * larger;
         x = where(logit < T(0), smaller, larger);
         y = where(logit < T(0), larger, smaller);
     }
 };
 
 template <class T> struct binary_entropy_from_logits {
-    DEVICE static T cost(T t, T x) { return times(where(x < T(0), t, T(1) - t), magnitude(x)) + log1p(exp(-magnitude(x))); }
-    DEVICE T value(T t, T p) const { return cost(t, p); }
+    DEVICE static Logs<T> cost(T t, T x) { return {times(where(x < T(0), t, T(1) - t), magnitude(x)), exp(-magnitude(x))}; }
+    DEVICE Logs<T> value(T t, T p) const { return cost(t, p); }
     DEVICE T slope(T t, T p) const {
         Sigmoids<T> q(p);
-        return (T(1) - t) * q.x - t * q.y;
+        return fused(-t, q.y, (T(1) - t) * q.x);
     }
     DEVICE T curve(T, T p) const {
         Sigmoids<T> q(p);
@@ -59,7 +65,7 @@ template <class T> struct binary_entropy_from_logits {
 template <class F, class T> struct Smooth {
     T keep, share;
     F f;
-    DEVICE T value(T t, T p) const { return f.value(t * keep + share, p); }
+    DEVICE auto value(T t, T p) const { return f.value(t * keep + share, p); }
     DEVICE T slope(T t, T p) const { return f.slope(t * keep + share, p); }
     DEVICE T curve(T t, T p) const { return f.curve(t * keep + share, p); }
 };
@@ -129,18 +135,23 @@ template <class T> struct relative_entropy {
     DEVICE static T clipped(T x) { return minimum(maximum(x, T(EPS)), T(1)); }
     // In nearly equal rows the terms a log(a / b) cancel but for their second order. In float they are (a - b) + (a + b) r, with a - b exact
     // and r = (1 + y) atanh(y) - y >= 0 for y = (a - b) / (a + b), by its series.
-    DEVICE double value(T t, T p) const {
-        T a = clipped(t), b = clipped(p);
-        if constexpr (sizeof(T) == 4) {
-            T y = (a - b) / (a + b), z = y * y;
-            if (magnitude(y) < T(0.125)) {
-                T r = z * (T(1) + (T(1) + y) * y * (T(1) / 3 + z * (T(1) / 5 + z * (T(1) / 7 + z * (T(1) / 9)))));
-                return ((double)a - (double)b) + (double)((a + b) * r);
-            }
+    DEVICE static double cost(float a, float b) {
+        float y = (a - b) / (a + b), z = y * y;
+        if (fabsf(y) < 0.125f) {
+            float r = z * (1.0f + (1.0f + y) * y * (1.0f / 3 + z * (1.0f / 5 + z * (1.0f / 7 + z * (1.0f / 9)))));
+            return ((double)a - (double)b) + (double)((a + b) * r);
         }
-        return where(a < b, -a, a) * log1p(magnitude(a - b) / minimum(a, b));
+        return where(a < b, -a, a) * log1p(fabsf(a - b) / fminf(a, b));
     }
-    DEVICE T slope(T t, T p) const { return within(p, T(EPS), T(1)) ? -clipped(t) / clipped(p) : T(0); }
+    // (a - b) + (a - b) r of half types, which differ by 2^-11 if at all: r = ((1 + v) log(1 + v) - v) / v for v = (a - b) / b.
+    DEVICE static fast_float cost(fast_float a, fast_float b) {
+        fast_float d = a - b, v = quotient(d, b), far = a * fast_float(lg2_approx(quotient(a, b)) * LN_2);
+        float near = fmaf(d * v, polynomial(v, 0.49999994f, -0.16681337f, 0.08346379f), d);
+        return fabsf(v) < 0.0625f ? fast_float(near) : far;
+    }
+    DEVICE static double cost(double a, double b) { return where(a < b, -a, a) * log1p(magnitude(a - b) / minimum(a, b)); }
+    DEVICE auto value(T t, T p) const { return cost(clipped(t), clipped(p)); }
+    DEVICE T slope(T t, T p) const { return within(p, T(EPS), T(1)) ? -quotient(clipped(t), clipped(p)) : T(0); }
     DEVICE T curve(T t, T p) const { return within(p, T(EPS), T(1)) ? clipped(t) / (clipped(p) * clipped(p)) : T(0); }
 };
 
@@ -185,7 +196,7 @@ template <class T> struct cross_entropy_from_logits {
     DEVICE double value(const double* s, double) const { return times(s[2], (double)log1p(T(s[1]))) + s[3]; }
     DEVICE Numbers<double, 4> around(const double* s, double) const { return {s[0], s[1], 1.0 / (1.0 + s[1]), s[2]}; }
     DEVICE T slope(const double* c, T t, T p) const {
-        return ((exp_nonpositive(p - T(c[0])) * T(c[3]) - t) - t * T(c[1])) * T(c[2]);
+        return fused(-t, T(c[1]), fused(exp_nonpositive(p - T(c[0])), T(c[3]), -t)) * T(c[2]);
     }
     DEVICE T curve(const double* c, T, T p) const {
         T e = exp_nonpositive(p - T(c[0]));
@@ -206,9 +217,8 @@ template <class T, class P> struct focal_cross_entropy {
     DEVICE double value(const double* s, double) const { return (double)alpha * s[1]; }
     DEVICE Numbers<double, 3> around(const double* s, double) const { return {divisor(s[0]), s[2], (double)alpha / divisor(s[0])}; }
     DEVICE T slope(const double* c, T t, T p) const {
-        double g = t * terms(At<1>(), c, p)[1];
-        double inside = (g * (c[0] - p) + (g - c[1]) * p) / p;
-        return T(c[2] * (Share<T>::inside(p, c[0]) ? inside : -c[1]));
+        T g = t * terms(At<1>(), c, p)[1], inside = fused(g, quotient(T(c[0] - p), p), T(g - c[1]));
+        return T(c[2]) * (Share<T>::inside(p, c[0]) ? inside : T(-c[1]));
     }
 };
 

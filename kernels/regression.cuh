@@ -1,6 +1,6 @@
 // The functors of lossfuncs/losses/regression.py and metrics/correlation.py.
 #pragma once
-#include "rows.cuh"
+#include "fast.cuh"
 
 namespace lossfuncs {
 
@@ -54,7 +54,7 @@ template <class T> struct huber_error {
 };
 
 template <class T> struct log_cosh_error {
-    DEVICE T value(T t, T p) const { return log_cosh(p - t); }
+    DEVICE Logs<T> value(T t, T p) const { return logs_of_cosh(p - t); }
     DEVICE T slope(T t, T p) const { return tanh(p - t); }
     DEVICE T curve(T t, T p) const {
         T w = exp(T(-2) * magnitude(p - t));
@@ -66,8 +66,9 @@ template <class T> struct poisson_deviation {
     // log(p + EPS), where p + EPS would be rounded to p
     DEVICE static double shifted_log(double p) { return log(p + EPS); }
     DEVICE static float shifted_log(float p) { return p > 0.01f ? log(p) + float(EPS) / p : log(p + float(EPS)); }
-    DEVICE T value(T t, T p) const { return p - t * shifted_log(p); }
-    DEVICE T slope(T t, T p) const { return ((p - t) + T(EPS)) / (p + T(EPS)); }
+    DEVICE static fast_float shifted_log(fast_float p) { return log_of(p.x + float(EPS), (p.x - 1.0f) + float(EPS)); }
+    DEVICE T value(T t, T p) const { return fused(-t, shifted_log(p), p); }
+    DEVICE T slope(T t, T p) const { return quotient((p - t) + T(EPS), p + T(EPS)); }
     DEVICE T curve(T t, T p) const { return t / ((p + T(EPS)) * (p + T(EPS))); }
 };
 

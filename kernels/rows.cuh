@@ -1,7 +1,7 @@
 // The contract of lossfuncs/rows.py in C++: a loss is a few totals over its row, then a formula.
 //
-// A pointwise loss is a struct template over the type T that it computes in, with
-//     T value(T t, T p), T slope(T t, T p), T curve(T t, T p)      (value may be a double, where terms of both signs cancel)
+// A pointwise loss is a struct template over the type T that it computes in, double, float or fast_float (fast.cuh), with
+//     T value(T t, T p), T slope(T t, T p), T curve(T t, T p)      (value may be a double, where terms of both signs cancel, or a Logs<T>)
 // made to rows by Mean<...> or Total<...>. Any other is a struct template with
 //     passes                                     Passes<Sum<2>, LogSumExp, ...>: what is gathered over the row, in order
 //     terms(At<k>, s, t, p)                      what one element brings to pass k: a T, or Numbers<T, size>. Dot and Pick: terms(At<k>, s, p)
@@ -59,6 +59,10 @@ template <class T> DEVICE T magnitude(T x) { return x < T(0) ? -x : x + T(0); }
 DEVICE float magnitude(float x) { return fabsf(x); }
 DEVICE double magnitude(double x) { return fabs(x); }
 
+// x / y for a divisor between 2^-126 and 2^126; x y + z. In fast_float they are faster so.
+template <class T> DEVICE T quotient(T x, T y) { return x / y; }
+template <class T> DEVICE T fused(T x, T y, T z) { return x * y + z; }
+
 // They keep NaN.
 template <class T> DEVICE T maximum(T x, T y) { return x > y || x != x ? x : y; }
 template <class T> DEVICE T minimum(T x, T y) { return x < y || x != x ? x : y; }
@@ -70,13 +74,26 @@ DEVICE float minimum(float x, float y) { float z; asm("min.NaN.f32 %0, %1, %2;" 
 template <class T> DEVICE T exp_nonpositive(T x) { return exp(x); }
 template <class T> DEVICE T sigmoid(T x) {
     T e = exp(-magnitude(x));
-    return where(x >= T(0), T(1), e) / (T(1) + e);
+    return quotient(where(x >= T(0), T(1), e), T(1) + e);
 }
 template <class T> DEVICE T softplus(T x) { return maximum(x, T(0)) + log1p(exp(-magnitude(x))); }
-template <class T> DEVICE T log_cosh(T x) {
+// x + log1p(y), y >= 0: of the sum of several, one logarithm is taken. y grows to 2^n where n of them are added whose own is at most 1.
+template <class T> struct Logs {
+    T x, y;
+    DEVICE operator T() const { return x + log1p(y); }
+    DEVICE Logs& operator+=(const Logs& other) {
+        x += other.x;
+        y = fused(y, other.y, y + other.y);
+        return *this;
+    }
+};
+
+template <class T> DEVICE Logs<T> logs_of_cosh(T x) {
     T y = magnitude(x), e = exp(-y), m = expm1(-y);
-    return y < T(1) ? log1p(m * m / (T(2) * e)) : y - T(0.69314718055994530942) + log1p(e * e);
+    if (y < T(1)) return {T(0), m * m / (T(2) * e)};
+    return {y - T(0.69314718055994530942), e * e};
 }
+template <class T> DEVICE T log_cosh(T x) { return logs_of_cosh(x); }
 
 // The mean over the row of F::value; its derivatives.
 template <class F> struct Mean {

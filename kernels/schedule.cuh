@@ -7,19 +7,20 @@
 //     pieces    many blocks for each row: one launch a pass, the last block of a row adds up in fixed order. The total of a pointwise loss
 //               is one long row.
 //
+// To read it: `Task` is what gpu.py packs. `rows` walks over rows and leaves each to a `Team`, whose `gather` makes the passes: `each` hands
+// out elements by vectors, a state (states.cuh) takes them in, `merged` makes one of the states of all lanes, and `give` writes the totals;
+// `derive` hands out the elements once more and writes derivatives. `Pieces` does one pass, or the derivatives, of rows that are shared.
+//
 // Sums are added in double, in an order that depends on the shape and the alignment alone; of half types a vector's elements are added in
 // float before, for there are too many of them to widen each once more. Where t, p and the derivatives do not lie at the same place of a
 // 16-byte vector, elements are read one by one.
 #pragma once
-#include "rows.cuh"
+#include "states.cuh"
 
 namespace lossfuncs {
 
 constexpr unsigned ALL = 0xffffffffu;
 constexpr i64 NO_CLASS = -9223372036854775807LL - 1;
-
-template <class E> struct Computing { typedef float type; };
-template <> struct Computing<double> { typedef double type; };
 
 // One operand: row r begins at (r / inner) * outer + (r % inner) * side, and its elements are `step` apart.
 struct Operand {
@@ -100,186 +101,12 @@ template <int WIDTH, class S> DEVICE S merged(S x) {
     }
 }
 
-// ---- states: what a pass has gathered so far. `add` takes elements i, i + 1, ...; `give` writes the totals.
-
-template <class T> DEVICE T number(T x, int) { return x; }
-template <class T, int K> DEVICE T number(const Numbers<T, K>& x, int k) { return x.x[k]; }
-
-template <class C> DEVICE C infinity() { return C(bits_to_float(0x7f800000)); }
-template <class C> DEVICE C not_a_number() { return C(bits_to_float(0x7fc00000)); }
-
-// In what the elements of a vector are added.
-template <class E> struct Adding { typedef double type; };
-template <> struct Adding<float16> { typedef float type; };
-template <> struct Adding<bfloat16> { typedef float type; };
-
-template <class E, class C, class P, int I> struct Sums {
-    double x[P::size];
-    DEVICE static Sums none() { return {}; }
-    template <int K, class L> DEVICE void add(const L& f, const double* s, i64, const C (&t)[K], const C (&p)[K]) {
-        typedef decltype(number(of(f, s, C(1), C(1)), 0)) R;  // C, or double where the loss wants it
-        typename Adding<E>::type part[P::size] = {};
-#pragma unroll
-        for (int j = 0; j < K; j++) {
-            if (P::op == DOT && t[j] == C(0)) continue;  // brings 0, whatever the term is
-            auto y = of(f, s, t[j], p[j]);
-#pragma unroll
-            for (int k = 0; k < P::size; k++) part[k] += P::op == DOT ? R(t[j]) * number(y, k) : number(y, k);
-        }
-#pragma unroll
-        for (int k = 0; k < P::size; k++) x[k] += part[k];
-    }
-    template <class L> DEVICE static auto of(const L& f, const double* s, C t, C p) {
-        if constexpr (P::op == DOT) return f.terms(At<I>(), s, p);
-        else return f.terms(At<I>(), s, t, p);
-    }
-    DEVICE void merge(const Sums& other) {
-#pragma unroll
-        for (int k = 0; k < P::size; k++) x[k] += other.x[k];
-    }
-    DEVICE void give(double* s) const {
-#pragma unroll
-        for (int k = 0; k < P::size; k++) s[k] = x[k];
-    }
-};
-
-template <class C, class P, int I> struct Maxima {
-    C x[P::size];
-    DEVICE static C larger(C a, C b) { return P::op == MAX ? maximum(a, b) : fmax(a, b); }  // TOP passes over NaN
-    DEVICE static Maxima none() {
-        Maxima all;
-#pragma unroll
-        for (int k = 0; k < P::size; k++) all.x[k] = P::op == MAX ? -infinity<C>() : not_a_number<C>();
-        return all;
-    }
-    template <int K, class L> DEVICE void add(const L& f, const double* s, i64, const C (&t)[K], const C (&p)[K]) {
-#pragma unroll
-        for (int j = 0; j < K; j++) {
-            auto y = f.terms(At<I>(), s, t[j], p[j]);
-#pragma unroll
-            for (int k = 0; k < P::size; k++) x[k] = larger(x[k], number(y, k));
-        }
-    }
-    DEVICE void merge(const Maxima& other) {
-#pragma unroll
-        for (int k = 0; k < P::size; k++) x[k] = larger(x[k], other.x[k]);
-    }
-    DEVICE void give(double* s) const {
-#pragma unroll
-        for (int k = 0; k < P::size; k++) s[k] = (double)x[k];
-    }
-};
-
-// The maximum m and the sum r of exp(x - m) over the others; -1 if there is none at all. E is the type in memory: for half types an
-// exponential of one instruction has digits enough.
-template <class E, class C, class P, int I> struct Exponentials {
-    double r;
-    C m, unused;
-    DEVICE static Exponentials none() { return {-1.0, -infinity<C>(), C(0)}; }
-    DEVICE static C exponential(C d) {
-        if constexpr (sizeof(E) == 2) return fast_exp2(d * 1.44269504f);
-        else return exp(d);
-    }
-    template <int K, class L> DEVICE void add(const L& f, const double* s, i64, const C (&t)[K], const C (&p)[K]) {
-        C x[K], top = C(0);
-#pragma unroll
-        for (int j = 0; j < K; j++) {
-            x[j] = number(f.terms(At<I>(), s, t[j], p[j]), 0);
-            top = j ? fmax(top, x[j]) : x[j];
-        }
-        typename Adding<E>::type part = 0;
-        if (top < m) {  // nearly always: no new maximum, nor one once more
-#pragma unroll
-            for (int j = 0; j < K; j++) part += exponential(x[j] - m);
-            r += part;
-            return;
-        }
-        int equal = 0;
-#pragma unroll
-        for (int j = 0; j < K; j++) {
-            equal += x[j] == top;
-            if (x[j] != top) part += exponential(x[j] - top);
-        }
-        merge({(double)part + (equal - 1), top, C(0)});
-    }
-    DEVICE void merge(const Exponentials& other) {
-        if (other.m == m) r = (r + other.r) + 1.0;
-        else if (other.m > m) {
-            r = other.r + (1.0 + r) * exponential(m - other.m);
-            m = other.m;
-        } else r += (1.0 + other.r) * exponential(other.m - m);  // NaN comes here
-    }
-    DEVICE void give(double* s) const {
-        s[0] = r != r ? r : (double)m;
-        s[1] = r;
-    }
-};
-
-// The first largest target; NaN is larger than all.
-template <class C> struct FirstLargest {
-    i64 at;
-    C top, unused;
-    DEVICE static FirstLargest none() { return {0x7fffffffffffffffLL, -infinity<C>(), C(0)}; }
-    DEVICE void take(i64 i, C x) {
-        bool nan = top != top;
-        bool better = x != x ? !nan || i < at : !nan && (x > top || (x == top && i < at));
-        at = better ? i : at;
-        top = better ? x : top;
-    }
-    template <int K, class L> DEVICE void add(const L&, const double*, i64 i, const C (&t)[K], const C (&)[K]) {
-#pragma unroll
-        for (int j = 0; j < K; j++) take(i + j, t[j]);
-    }
-    DEVICE void merge(const FirstLargest& other) { take(other.at, other.top); }
-    DEVICE void give(double* s) const { s[0] = (double)at; }
-};
-
-// How many predictions come before the label's own.
-template <class C, class P, int I> struct Before {
-    i64 count;
-    DEVICE static Before none() { return {0}; }
-    template <int K, class L> DEVICE void add(const L&, const double* s, i64 i, const C (&)[K], const C (&p)[K]) {
-        C own = (C)s[P::own];
-        const i64 label = (i64)s[P::label];
-        int found = 0;
-        if (i > label) {
-#pragma unroll
-            for (int j = 0; j < K; j++) found += !(p[j] <= own);
-        } else if (i + K <= label) {
-#pragma unroll
-            for (int j = 0; j < K; j++) found += !(p[j] < own);
-        } else {
-#pragma unroll
-            for (int j = 0; j < K; j++) found += !(p[j] <= own) || (p[j] == own && i + j < label);
-        }
-        count += found;
-    }
-    DEVICE void merge(const Before& other) { count += other.count; }
-    DEVICE void give(double* s) const { s[0] = (double)count; }
-};
-
 // A double by itself, for totals.
 struct Tally {
     double x;
     DEVICE static Tally none() { return {0.0}; }
     DEVICE void merge(const Tally& other) { x += other.x; }
 };
-
-template <class E, class C, class P, int I> struct StateOf { typedef Sums<E, C, P, I> type; };
-template <class E, class C, int K, int I> struct StateOf<E, C, Max<K>, I> { typedef Maxima<C, Max<K>, I> type; };
-template <class E, class C, int K, int I> struct StateOf<E, C, Top<K>, I> { typedef Maxima<C, Top<K>, I> type; };
-template <class E, class C, int I> struct StateOf<E, C, LogSumExp, I> { typedef Exponentials<E, C, LogSumExp, I> type; };
-template <class E, class C, int I> struct StateOf<E, C, Label, I> { typedef FirstLargest<C> type; };
-template <class E, class C, int L, int O, int I> struct StateOf<E, C, Rank<L, O>, I> { typedef Before<C, Rank<L, O>, I> type; };
-
-// The first total of pass I.
-template <int I, class P> struct SlotOf { static constexpr int value = SlotOf<I - 1, P>::value + PassAt<I - 1, P>::type::size; };
-template <class P> struct SlotOf<0, P> { static constexpr int value = 0; };
-
-// Whether a pass reads the whole row.
-template <class P, bool LABELLED> DEVICE constexpr bool collective() {
-    return P::op != PICK && !(LABELLED && (P::op == LABEL || P::op == DOT));
-}
 
 // ---- a row's elements
 
@@ -428,9 +255,8 @@ template <bool FIRST, class A, class B> struct Choose { typedef A type; };
 template <class A, class B> struct Choose<false, A, B> { typedef B type; };
 
 // The whole of one row by one team.
-template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int ORDER, int WIDTH, bool VECTORS, bool STEP, bool ON_CHIP>
+template <template <class> class L, class E, class C, int PARAMETERS, bool LABELLED, int ORDER, int WIDTH, bool VECTORS, bool STEP, bool ON_CHIP>
 struct Team {
-    typedef typename Computing<E>::type C;
     typedef typename L<C>::passes passes;
     static constexpr bool POINTWISE = Pointwise<L<C>>::value && !LABELLED;
     // What is worked out once a row: in double where rows are long
@@ -455,7 +281,7 @@ struct Team {
             typedef typename PassAt<I, passes>::type P;
             double* at = s + SlotOf<I, passes>::value;
             if constexpr (collective<P, LABELLED>()) {
-                typedef typename StateOf<E, C, P, I>::type State;
+                typedef typename StateOf<C, P, I>::type State;
                 State state = State::none();
                 over(row, head, [&](i64 i, auto& t, auto& p) { state.add(f, s, i, t, p); });
                 merged<WIDTH>(state).give(at);
@@ -513,7 +339,7 @@ struct Team {
     // The one pass of a pointwise loss and, if ORDER, the derivatives in the same read.
     DEVICE void read_once(const Part<E>& row, double n, double u, double* s, E* d, i64 d_step, E* h, i64 h_step) const {
         auto c = g.around(s, n);
-        typedef typename StateOf<E, C, typename PassAt<0, passes>::type, 0>::type State;
+        typedef typename StateOf<C, typename PassAt<0, passes>::type, 0>::type State;
         State state = State::none();
         over(row, head(row, d, h), [&](i64 i, auto& t, auto& p) {
             state.add(f, s, i, t, p);
@@ -629,14 +455,13 @@ template <bool WANTED> DEVICE unsigned char* shared_memory() {
     } else return nullptr;
 }
 
-template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int ORDER, Source SOURCE, int WIDTH, int BLOCK>
+template <template <class> class L, class E, class C, int PARAMETERS, bool LABELLED, int ORDER, Source SOURCE, int WIDTH, int BLOCK>
 DEVICE void rows(const Task& a) {
-    typedef typename Computing<E>::type C;
     constexpr int TEAMS = BLOCK / WIDTH;
     constexpr bool TILED = SOURCE == TILE;
     const L<C> f = functor<L, C, PARAMETERS>(a);
     const L<double> g = functor<L, double, PARAMETERS>(a);
-    typedef Team<L, E, PARAMETERS, LABELLED, ORDER, WIDTH, SOURCE != STEP && WIDTH >= 32, SOURCE == STEP, TILED> OneTeam;
+    typedef Team<L, E, C, PARAMETERS, LABELLED, ORDER, WIDTH, SOURCE != STEP && WIDTH >= 32, SOURCE == STEP, TILED> OneTeam;
     const OneTeam team = {f, g, (int)threadIdx.x % WIDTH};
     const double scale = ORDER > 0 ? a.scale / divisor_of(a) : 0.0;
     double tally = 0.0;
@@ -700,9 +525,8 @@ DEVICE void rows(const Task& a) {
 
 // Pass I of rows that several blocks share, or with I = the number of passes their derivatives. In the workspace: the totals of all
 // rows, their weighted values, and a state a block.
-template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int ORDER, int I, int BLOCK> struct Pieces {
-    typedef Team<L, E, PARAMETERS, LABELLED, ORDER, BLOCK, true, false, false> OneTeam;
-    typedef typename OneTeam::C C;
+template <template <class> class L, class E, class C, int PARAMETERS, bool LABELLED, int ORDER, int I, int BLOCK> struct Pieces {
+    typedef Team<L, E, C, PARAMETERS, LABELLED, ORDER, BLOCK, true, false, false> OneTeam;
     typedef typename OneTeam::passes passes;
     static constexpr int SIZE = passes::size, LAST = ORDER > 0 ? passes::count : Leading<L<C>>::value;
 
@@ -753,7 +577,7 @@ template <template <class> class L, class E, int PARAMETERS, bool LABELLED, int 
             else if constexpr (LABELLED) team.fill(row, standing == BAD ? not_a_number<C>() : C(0), d, 1, h, 1);
         } else {
             typedef typename PassAt<I, passes>::type P;
-            typedef typename StateOf<E, C, P, I>::type State;
+            typedef typename StateOf<C, P, I>::type State;
             State state = State::none(), *const states = reinterpret_cast<State*>(values + a.m);
             recall<0, I>(team, row, totals, s);
             if constexpr (OneTeam::POINTWISE) {

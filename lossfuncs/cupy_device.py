@@ -49,7 +49,8 @@ class CuPyDevice:
         self._launch = driver.launchKernel
         self._device = runtime.getDevice
         self._stream = cupy.cuda.get_current_stream
-        self._process = os.getpid()
+        self._forked = False
+        os.register_at_fork(after_in_child=self._was_forked)
         self._arguments = _Arguments(lambda: runtime.free(0))
         self._options = (*OPTIONS, f"-I{SOURCES}", f"-DSOURCES={_checksum()}")
 
@@ -61,8 +62,11 @@ class CuPyDevice:
     def processors(self) -> int:
         return _attributes(self.place())[1]
 
+    def _was_forked(self) -> None:
+        self._forked = True
+
     def place(self) -> int:
-        if os.getpid() != self._process:
+        if self._forked:
             raise RuntimeError(
                 "this process was forked after its parent had begun to use the GPU, and cannot use it: start it by the method "
                 "'spawn', or fork before the first call"
@@ -78,6 +82,9 @@ class CuPyDevice:
                              f"cupy.cuda.Device({x.data.device_id}), or move the array")  # fmt: skip
         return True
 
+    def home(self, x: Any) -> int | None:
+        return x.data.device_id if x._c_contiguous else None
+
     def send(self, x: Array) -> Any:
         return self.xp.array(x)
 
@@ -85,7 +92,7 @@ class CuPyDevice:
         return self.xp.asnumpy(x)  # type: ignore[no-any-return]
 
     def empty(self, shape: Any, dtype: Any) -> Any:
-        return self.xp.empty(shape, dtype)
+        return self.xp.ndarray(shape, dtype)
 
     def zeros(self, shape: Any, dtype: Any) -> Any:
         return self.xp.zeros(shape, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,12 +34,16 @@ def value_and_grad(
     without a reduction, an array of the values' shape, and 1 by default. out receives the gradient if given. The rest is as in the
     loss itself. ValueError for a function without a derivative (accuracies), and what the loss raises.
     """
+    loss = function_of(loss)
     home = adapter(y_pred)
     if home is not None:
-        found = home.value_and_grad(function_of(loss), y_true, y_pred, options, upstream, out, sample_weight, reduction)
+        found = home.value_and_grad(loss, y_true, y_pred, options, upstream, out, sample_weight, reduction)
         return found  # type: ignore[no-any-return]
     if upstream is None and out is None and sample_weight is None:
-        found = value_and_gradient(function_of(loss), y_true, y_pred, reduction, options)
+        if type(y_pred) in MET:
+            found = at_once(loss, 1, y_true, y_pred, reduction, options)
+        else:
+            found = value_and_gradient(loss, y_true, y_pred, reduction, options)
         if found is not None:
             return found  # type: ignore[no-any-return]
     value, (gradient,) = _derive(1, loss, y_true, y_pred, upstream, (out,), sample_weight, reduction, options)
@@ -72,19 +77,15 @@ def grad_and_hess(
 def _derive(order: int, loss: Any, y_true: Any, y_pred: Any, upstream: Any, outs: tuple[Any, ...], sample_weight: Any,
             reduction: str | None, options: dict[str, Any]) -> tuple[Any, list[Array]]:  # fmt: skip
     function = function_of(loss)
-    simple = order == 1 and outs[0] is None and upstream is None and sample_weight is None
-    if simple and type(y_pred) in MET:
-        result = at_once(loss, 1, y_true, y_pred, reduction, options)
-        if result is not None:
-            return result  # type: ignore[no-any-return]
     call = prepare(function, y_true, y_pred, options, sample_weight, reduction)
     call.check_order(order)
     if call.device is not None:
         gpu = gpu_backend()
         found = gpu.derive(call, upstream, outs)
+        simple = order == 1 and outs[0] is None and upstream is None and sample_weight is None
         again = gpu.shortcut(call, 1) if simple and call.host_labels is None else None
         if again is not None:
-            remember(loss, 1, y_true, y_pred, reduction, options, again)
+            remember(function, 1, y_true, y_pred, reduction, options, again)
         return found  # type: ignore[no-any-return]
     derivatives = [host_result(call, out) for out in outs]
     if _overlap(derivatives, y_true, y_pred):
@@ -119,9 +120,14 @@ def _overlap(derivatives: list[Array], y_true: Any, y_pred: Any) -> bool:
 def function_of(loss: Any) -> Any:
     """The function of lossfuncs that a string names, or loss itself."""
     if isinstance(loss, str):
-        from . import losses
-
-        return losses.REGISTRY.function(loss)
+        return _registry().function(loss)
     if not hasattr(loss, "defaults"):
         raise TypeError(f"loss must be a string or a function of lossfuncs, got {shown(loss)}")
     return loss
+
+
+@functools.cache
+def _registry() -> Any:
+    from . import losses  # which needs this module
+
+    return losses.REGISTRY

@@ -74,9 +74,7 @@ def at_once(function: Any, order: int, y_true: Any, y_pred: Any, reduction: Any,
         again = SHORTCUTS.get(key(function, order, y_true, y_pred, reduction, options))
     except (TypeError, AttributeError):  # an option that cannot be a key; y_true is no array
         return None
-    if again is None or not (y_true.flags.c_contiguous and y_pred.flags.c_contiguous):
-        return None
-    return again(y_true, y_pred)
+    return None if again is None else again(y_true, y_pred)
 
 
 def remember(function: Any, order: int, y_true: Any, y_pred: Any, reduction: Any, options: dict[str, Any], again: Any) -> None:

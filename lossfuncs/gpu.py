@@ -54,6 +54,9 @@ class Device(Protocol):
     def owns(self, x: Any) -> bool:
         """Whether x is an array in this kind of device's memory."""
 
+    def home(self, x: Any) -> Hashable:
+        """The place that holds its array x, if that is in C order without gaps; else None."""
+
     def send(self, x: Array) -> Any:
         """A copy of a NumPy array on the device."""
 
@@ -144,6 +147,7 @@ def check_labels() -> None:
 BLOCK = 256
 PARAMETERS = 8  # of a loss, at most
 C_TYPES = {"float16": "float16", "bfloat16": "bfloat16", "float32": "float", "float64": "double"}
+COMPUTING = {"float16": "fast_float", "bfloat16": "fast_float", "float32": "float", "float64": "double"}
 
 
 class Schedule(NamedTuple):
@@ -158,12 +162,16 @@ class Schedule(NamedTuple):
 def rows_kernel(rows: Rows, dtype: str, labelled: bool, order: int, parameters: int, schedule: Schedule, index: int = 0) -> Kernel:
     """The kernel of these rows; by PIECES that of pass `index`, or of the derivatives."""
     definitions, kind = cuda_type(rows, parameters)
-    arguments = ["Loss", C_TYPES[dtype], str(parameters), str(labelled).lower(), str(order)]
+    own = rows.cuda is not None and not rows.written
+    computing = COMPUTING[dtype] if own or dtype == "float64" else "float"  # a user's formula may need the digits
+    arguments = ["Loss", C_TYPES[dtype], computing, str(parameters), str(labelled).lower(), str(order)]
     if schedule.source == "PIECES":
         call = f"Pieces<{', '.join([*arguments, str(index), str(schedule.block)])}>::run(a)"
     else:
         call = f"rows<{', '.join([*arguments, schedule.source, str(schedule.width), str(schedule.block)])}>(a)"
-    return kernel(rows.name, call, schedule.block, f"{definitions}template <class T> using Loss = {kind};")
+    # Doubles take two registers each: 128, which leave room for 512 threads, where the compiler would rather save some to memory.
+    block = f"{schedule.block}, {512 // schedule.block}" if dtype == "float64" else schedule.block
+    return kernel(rows.name, call, block, f"{definitions}template <class T> using Loss = {kind};")
 
 
 @functools.cache
@@ -178,8 +186,8 @@ def cuda_type(rows: Rows, parameters: int) -> tuple[str, str]:
     return functor(rows, parameters, "translated") + "\n", "translated<T>"
 
 
-def kernel(name: str, call: str, block: int, definitions: str = "", include: str = "losses.cuh", argument: str = "Task") -> Kernel:
-    """An entry that does `call` with its argument `a`."""
+def kernel(name: str, call: str, block: int | str, definitions: str = "", include: str = "losses.cuh", argument: str = "Task") -> Kernel:
+    """An entry that does `call` with its argument `a`, by blocks of so many threads and, behind a comma, so many on a processor."""
     letters = re.sub(r"\W+", "_", f"{'' if name[0].isalpha() else 'of_'}{name}", flags=re.ASCII)
     word = f"{letters}_{hashlib.blake2b(f'{call}{definitions}'.encode(), digest_size=6).hexdigest()}"
     return Kernel(word, f"""#include "{include}"
@@ -365,7 +373,7 @@ def run(device: Device, problem: Problem, task: Task) -> Any:
     operands = [NOTHING, *found] if problem.labelled else [found[1], found[0], *found[2:]]
     operands += [NOTHING] * (4 - len(operands))
     arguments = bytearray(_packed(device, problem, task, how, operands, inner, values, total))
-    _go(device, how, arguments, device.stream())
+    _go(device, kept(device), how, arguments, device.stream())
     if values is not task.values and task.values is not None:
         task.values[...] = values
     for d, x in zip(task.derivatives, into, strict=True):
@@ -374,10 +382,10 @@ def run(device: Device, problem: Problem, task: Task) -> Any:
     return total
 
 
-def _go(device: Device, how: Plan, arguments: bytearray, stream: int) -> None:
+def _go(device: Device, own: Kept, how: Plan, arguments: bytearray, stream: int) -> None:
     """Launch the kernels of a plan."""
     if how.numbers:
-        WORKSPACE.pack_into(arguments, AT_WORKSPACE, *kept(device).workspace(device, stream, how.numbers))
+        WORKSPACE.pack_into(arguments, AT_WORKSPACE, *own.workspace(device, stream, how.numbers))
     for kernel in how.kernels:
         device.launch(kernel, how.grid, how.block, how.shared, arguments, stream)
 
@@ -427,11 +435,10 @@ class Arrays(Protocol):
     def place(self) -> Hashable:
         """As `Device`."""
 
-    def owns(self, x: Any) -> bool:
-        """Whether x is in the memory of this place."""
-
-    def empty(self, shape: Any, dtype: Any) -> Any:
+    def home(self, x: Any) -> Hashable:
         """As `Device`, likewise the rest."""
+
+    def empty(self, shape: Any, dtype: Any) -> Any: ...
 
     def address(self, x: Any) -> int: ...
 
@@ -465,15 +472,15 @@ def shortcut(call: Any, order: int, arrays: Arrays | None = None, upstream: Any 
     template = _packed(device, problem, Task(total, weights, divisor=by), how, operands, 1, None, None)
     count = _auxiliary(device, *COUNT, m, m, None, call.y_true.reshape(-1), None, problem.ignore) if counted else None
     numbers = max(how.numbers, count.grid if count else 0)
-    place, at_t = device.place(), AT_LABELS if labelled else AT_T
+    place, own, at_t = device.place(), kept(device), AT_LABELS if labelled else AT_T
     result = ((), np.float64, AT_TOTAL) if total else (shape, dtype, AT_VALUES)
     here: Arrays = device if arrays is None else arrays
 
     def again(t: Any, p: Any, upstream: Any = None) -> Any:
-        if here.place() != place or not (here.owns(t) and here.owns(p)):
+        if not here.place() == place == here.home(t) == here.home(p):
             return None
         stream = here.stream()
-        if arrays is not None and numbers and not kept(device).has_workspace(stream, numbers):
+        if arrays is not None and numbers and not own.has_workspace(stream, numbers):
             return None
         arguments = bytearray(template)
 
@@ -497,8 +504,8 @@ def shortcut(call: Any, order: int, arrays: Arrays | None = None, upstream: Any 
         gradient = here.empty(full, dtype) if order else None
         if order:
             put(AT_GRADIENT, gradient)
-        _go(device, how, arguments, stream)
-        return (value, [gradient]) if order else value
+        _go(device, own, how, arguments, stream)
+        return (value, gradient) if order else value
 
     return again
 

@@ -35,7 +35,7 @@ class RecordingDevice(EmulatedDevice):
         self.launched: list[Launched] = []
 
     def place(self) -> Any:
-        return id(self)  # so that nothing is there yet
+        return self  # which is kept, and so unlike any later one: nothing is there yet
 
     def _new(self, shape: Any, dtype: Any, poison: bool) -> DeviceArray:
         return DeviceArray(np.zeros(shape, dtype))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import threading
 import types
@@ -46,7 +45,7 @@ def bare() -> CuPyDevice:
     """The device without CuPy."""
     device: CuPyDevice = object.__new__(CuPyDevice)
     device._arguments = _Arguments(lambda: None)
-    device._process = os.getpid()
+    device._forked = False
     device._device = lambda: 0
     device.xp = types.SimpleNamespace(ndarray=types.SimpleNamespace)
     return device
@@ -79,7 +78,7 @@ def test_every_thread_is_given_the_context_once() -> None:
 
 def test_a_forked_process_is_told_that_it_cannot_use_the_gpu() -> None:
     device = bare()
-    device._process -= 1
+    device._was_forked()
     with pytest.raises(RuntimeError, match="^this process was forked after its parent had begun to use the GPU, and cannot use it"):
         device.place()
 

@@ -53,7 +53,7 @@ def test_launches_are_what_a_gpu_takes(name: str, dtype: str, task: str) -> None
         for one in launched:
             assert 1 <= one.grid < 1 << 31
             assert one.block % 32 == 0 and 32 <= one.block <= 1024
-            assert one.block == int(one.kernel.text.partition("__launch_bounds__(")[2].partition(")")[0])
+            assert one.block == int(one.kernel.text.partition("__launch_bounds__(")[2].partition(")")[0].partition(",")[0])
             assert 0 <= one.shared <= device.shared
             assert len(one.arguments) == gpu.PACKED.size and one.stream == 77
         pieces = any("Pieces" in one.kernel.text for one in launched)
@@ -87,3 +87,15 @@ def test_kernels_of_different_calls_have_different_names() -> None:
         for kernel in device.kernels.values():
             assert found.setdefault(kernel.name, kernel.text) == kernel.text
     assert len(set(found.values())) == len(found)
+
+
+def test_half_types_are_computed_fast_but_in_what_users_wrote() -> None:
+    users = [lossfuncs.pointwise(lambda t, p: (p - t) ** 2, name="own"), lossfuncs.pointwise(lambda t, p: p - t, name="own", cuda="""
+        T value(T t, T p) const { return p - t; }""")]  # fmt: skip
+    for dtype, fast in (("float16", "fast_float"), ("bfloat16", "fast_float"), ("float32", "float"), ("float64", "double")):
+        with recording() as device:
+            t, p = (device.zeros((3, 4), DTYPES[dtype]) for _ in range(2))
+            for loss in (lossfuncs.mean_squared_error, *users):
+                loss(t, p)
+        computing = [kernel.text.partition("rows<Loss, ")[2].split(", ")[1] for kernel in device.kernels.values()]
+        assert computing == [fast] + [fast.removeprefix("fast_")] * 2

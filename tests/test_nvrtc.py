@@ -71,19 +71,16 @@ def test_every_kernel_compiles_for_every_gpu(name: str, architecture: int) -> No
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_that_are_no_rows_compile_for_every_gpu(architecture: int) -> None:
     kernels = own_sweep.kernels()[:: 1 if architecture == 90 else 3]
-    reports = ptxas.compiled(kernels, architecture)
-    # Circle's rows keep two sums of exp in double, which are calls: more is saved around these. A product before them takes far longer.
-    check([report for report in reports if not report.name.startswith("circle_")])
-    assert not [(report.name, report.spilled) for report in reports if report.spilled > 768]
+    check(ptxas.compiled(kernels, architecture))
 
 
-SAVED = {"cross_entropy_from_logits": 428}  # bytes: the most that one of its kernels saves around calls, in double on sm_90
+SAVED = 144  # bytes, around the calls of divisions: the most that any kernel does
 
 
 def check(reports: list[ptxas.Report]) -> None:
     """Enough threads fit on a processor, where 128 registers leave room for 512; and only what is saved around a call goes to memory."""
     assert reports
-    assert not [(report.name, report.spilled) for report in reports if report.spilled > SAVED.get(report.name.rpartition("_")[0], 256)]
+    assert not [(report.name, report.spilled) for report in reports if report.spilled > SAVED]
     assert not [(report.name, report.registers) for report in reports if report.registers > 128]
     assert not [(report.name, report.shared) for report in reports if report.shared > STATIC_SHARED]
 

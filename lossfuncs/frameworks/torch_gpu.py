@@ -76,6 +76,9 @@ class OnGPU:
     def owns(self, x: Tensor) -> bool:
         return x.is_cuda and x.get_device() == torch.cuda.current_device()
 
+    def home(self, x: Tensor) -> Hashable:
+        return x.get_device() if x.is_cuda and x.is_contiguous() else None
+
     def empty(self, shape: Any, dtype: Any) -> Tensor:
         return torch.empty(shape, dtype=_torch_dtype(dtype), device=self.kind)
 
@@ -215,8 +218,7 @@ class OnGPU:
     def _again(self, loss: Bound, order: int, t: Any, p: Tensor, w: Any, seed: Tensor | None = None) -> Any:
         key = self._key(order, t, p, w, seed)
         again = loss.shortcuts.get(key) if key else None
-        found = None if again is None else again(t, p, seed)
-        return found if found is None or not order else (found[0], found[1][0])
+        return None if again is None else again(t, p, seed)
 
     def _remember(self, loss: Bound, order: int, t: Any, p: Tensor, w: Any, seed: Tensor | None = None) -> None:
         key = self._key(order, t, p, w, seed)

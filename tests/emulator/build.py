@@ -105,7 +105,7 @@ def _compile(flags: tuple[str, ...], source: Path, result: Path) -> None:
     os.close(handle)
     done = subprocess.run([compiler(), *flags, str(source), "-o", unfinished], capture_output=True, text=True)
     if done.returncode:
-        os.unlink(unfinished)
+        Path(unfinished).unlink(missing_ok=True)  # the compiler removes it, too
         raise CompileError(f"{source}:\n{done.stderr}")
     os.chmod(unfinished, 0o755)
     os.replace(unfinished, result)

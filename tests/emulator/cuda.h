@@ -209,6 +209,45 @@ inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 inline float rsqrt(float x) { return rsqrtf(x); }
 
+// ---- the instructions of the special-function units, wrong by as much as NVIDIA allows them to be: up (ERROR_OF_INSTRUCTIONS 1), down (-1),
+// or one or the other by the bits of the argument. Subnormal numbers are 0 to them.
+#ifndef ERROR_OF_INSTRUCTIONS
+#define ERROR_OF_INSTRUCTIONS 0
+#endif
+
+namespace emulator {
+
+inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+inline float wrong(float argument, double exact, double bound) {
+    int direction = ERROR_OF_INSTRUCTIONS ? ERROR_OF_INSTRUCTIONS : (bits<unsigned>(argument) * 2654435761u >> 31 ? 1 : -1);
+    return std::isfinite(exact) && exact != 0.0 ? flushed(static_cast<float>(exact + direction * bound)) : static_cast<float>(exact);
+}
+// of units in the last place of x in float, or somewhat more
+inline double units(int count, double x) { return count * 0x1p-23 * std::fabs(x); }
+
+}  // namespace emulator
+
+inline float ex2_approx(float x) {
+    double y = std::exp2(static_cast<double>(emulator::flushed(x)));
+    return emulator::wrong(x, y, y == 1.0 ? 0.0 : emulator::units(2, y));  // of 0 it is 1
+}
+inline float lg2_approx(float x) {
+    double y = std::log2(static_cast<double>(emulator::flushed(x)));
+    return emulator::wrong(x, x == 1.0f ? 0x1p-40 : y, x > 0.5f && x < 2.0f ? 0x1p-22 : 0x1p-22 * std::fabs(y));
+}
+inline float rcp_approx(float x) {
+    double y = 1.0 / static_cast<double>(emulator::flushed(x));
+    return emulator::wrong(x, y, emulator::units(1, y));
+}
+inline float sqrt_approx(float x) {
+    double y = std::sqrt(static_cast<double>(emulator::flushed(x)));
+    return emulator::wrong(x, y, 0x1p-23 * y);
+}
+inline float divide_approx(float x, float y) {
+    double z = std::fabs(y) > 0x1p126f ? x * std::copysign(0.0, static_cast<double>(y)) : static_cast<double>(x) / static_cast<double>(y);
+    return emulator::wrong(y, z, emulator::units(2, z));
+}
+
 // ---- calling a kernel with its arguments as cuLaunchKernel takes them
 namespace emulator {
 

@@ -183,6 +183,9 @@ class EmulatedDevice:
     def owns(self, x: Any) -> bool:
         return isinstance(x, DeviceArray)
 
+    def home(self, x: DeviceArray) -> Hashable:
+        return self.place() if x.flags.c_contiguous else None
+
     def send(self, x: np.ndarray[Any, Any]) -> DeviceArray:
         out = self.empty(x.shape, x.dtype)
         out._host[...] = x

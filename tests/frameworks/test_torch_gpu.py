@@ -46,6 +46,9 @@ class OnEmulator(OnGPU):
     def owns(self, x: torch.Tensor) -> bool:
         return x.device.type == "cpu"
 
+    def home(self, x: torch.Tensor) -> Any:
+        return DEVICE.place() if x.is_contiguous() else None
+
     def stream(self) -> int:
         return self.current
 
