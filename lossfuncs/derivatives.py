@@ -10,10 +10,12 @@ import numpy as np
 
 from .call import array, gpu_backend, host_result, spread
 from .devices import MET, at_once, remember
-from .dispatch import current_backend, prepare, value_and_gradient
+from .dispatch import FLAT, current_backend, prepare, value_and_gradient
 from .frameworks.arrays import adapter
 from .options import shown
 from .problem import Array, Task
+
+WRITABLE = FLAT | 0x400  # of numpy's flags
 
 
 def value_and_grad(
@@ -39,11 +41,12 @@ def value_and_grad(
     if home is not None:
         found = home.value_and_grad(loss, y_true, y_pred, options, upstream, out, sample_weight, reduction)
         return found  # type: ignore[no-any-return]
-    if upstream is None and out is None and sample_weight is None:
-        if type(y_pred) in MET:
+    if upstream is None and sample_weight is None:
+        found = None
+        if out is None and type(y_pred) in MET:
             found = at_once(loss, 1, y_true, y_pred, reduction, options)
-        else:
-            found = value_and_gradient(loss, y_true, y_pred, reduction, options)
+        elif out is None or _as_flat_as(y_pred, out) and not _overlap([out], y_true, y_pred):
+            found = value_and_gradient(loss, y_true, y_pred, reduction, options, out)
         if found is not None:
             return found  # type: ignore[no-any-return]
     value, (gradient,) = _derive(1, loss, y_true, y_pred, upstream, (out,), sample_weight, reduction, options)
@@ -107,6 +110,13 @@ def _derive(order: int, loss: Any, y_true: Any, y_pred: Any, upstream: Any, outs
     values = np.empty(call.m, call.dtype)
     call.run(current_backend(), Task(False, weights, 1.0, values, into))
     return call.weighted(values), derivatives
+
+
+def _as_flat_as(y_pred: Any, out: Any) -> bool:
+    """Whether out is an array like y_pred, writable and in C order."""
+    if type(out) is not np.ndarray or type(y_pred) is not np.ndarray:
+        return False
+    return out.shape == y_pred.shape and out.dtype == y_pred.dtype and out.flags.num & WRITABLE == WRITABLE
 
 
 def _overlap(derivatives: list[Array], y_true: Any, y_pred: Any) -> bool:

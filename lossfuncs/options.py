@@ -6,6 +6,8 @@ import math
 import numbers
 from typing import Any
 
+import numpy as np
+
 # keras.config.epsilon(). It is the same for every dtype, and applied in float64: 1 - EPS is not rounded to float32.
 EPS = 1e-7
 
@@ -39,9 +41,9 @@ def count(name: str, value: Any) -> int:
 
 def flag(name: str, value: Any) -> bool:
     """`value`; ValueError unless it is True or False."""
-    if not isinstance(value, bool):
+    if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, got {shown(value)}")
-    return value
+    return bool(value)
 
 
 def axes(axis: Any) -> Any:

@@ -694,7 +694,6 @@ GENERALIZED_CROSS_ENTROPY = Rows(
 
 
 def generalized_cross_entropy_rows(n: int, q: float) -> tuple[Rows, tuple[float, ...]]:
-    q = number("q", q, 0.0)
-    if q == 0.0:
-        raise ValueError("q must be a number > 0, got 0.0")
+    if not (q := number("q", q)) > 0.0:
+        raise ValueError(f"q must be a number > 0, got {q}")
     return GENERALIZED_CROSS_ENTROPY, (q,)
