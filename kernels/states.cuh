@@ -11,12 +11,13 @@ template <class T, int K> DEVICE T number(const Numbers<T, K>& x, int k) { retur
 template <class C> DEVICE C infinity() { return C(bits_to_float(0x7f800000)); }
 template <class C> DEVICE C not_a_number() { return C(bits_to_float(0x7fc00000)); }
 
-// In what the terms R of a vector's elements are added up; `added` is what then counts.
+// In what the terms R of a vector's elements are added up; `added` is what then counts. Only of half types does it depend on where vectors
+// begin.
 template <class R> struct Adding { typedef double type; };
 template <> struct Adding<fast_float> { typedef float type; };
-template <class T> struct Adding<Logs<T>> { typedef Logs<T> type; };
+template <> struct Adding<Logs<fast_float>> { typedef Logs<fast_float> type; };
 DEVICE double added(double x) { return x; }
-template <class T> DEVICE double added(const Logs<T>& x) { return (double)(T)x; }
+DEVICE double added(const Logs<fast_float>& x) { return (fast_float)x; }
 
 template <class C, class P, int I> struct Sums {
     double x[P::size];
