@@ -89,7 +89,7 @@ template <class T> struct cosine {
     DEVICE double value(const double* s, double) const { return sign * of(s); }
     DEVICE Numbers<double, 3> around(const double* s, double) const {
         double scale_t = scale(s[0]), scale_p = scale(s[1]), by_t = scale_t / norm(s[2], scale_t);
-        double by_p = s[1] == 0.0 ? 0.0 : scale_p / norm(s[3], scale_p);
+        double by_p = s[3] == 0.0 ? 0.0 : scale_p / norm(s[3], scale_p);
         return {by_t, by_p, (sqrt(s[3]) > EPS * scale_p ? of(s) : 0.0) * by_p};
     }
     DEVICE T slope(const double* c, T t, T p) const { return T(sign * c[1] * (t * c[0] - p * c[2])); }

@@ -67,7 +67,7 @@ def test_a_first_call_that_waited_for_memory_does_not_decide_how_many_threads_ar
         return -1
 
     for seconds in (1.0, 10e-6):
-        cpu._in_parallel(kernel, 1 << 16, 2, work)
+        cpu._in_parallel(kernel, 1 << 16, 2, work, native=False)
         assert kernel.seconds_per_element * (1 << 16) == pytest.approx(seconds)
     assert parts == [(0, 2), (0, 2)]
 

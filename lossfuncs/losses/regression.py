@@ -260,7 +260,7 @@ def cosine_value(s: Any, n: float, sign: float) -> Any:
 def cosine_around(s: Any, n: float, sign: float) -> tuple[Any, ...]:
     scale_t, scale_p = _scale(s[0]), _scale(s[1])
     by_t = scale_t / _norm(s[2], scale_t)
-    by_p = where(s[1] == 0.0, 0.0, scale_p / _norm(s[3], scale_p))
+    by_p = where(s[3] == 0.0, 0.0, scale_p / _norm(s[3], scale_p))
     # a vector shorter than EPS is only divided by EPS: there is no projection to differentiate
     along = where(math.sqrt(s[3]) > EPS * scale_p, _cosine(s), 0.0)
     return by_t, by_p, along * by_p
@@ -279,7 +279,7 @@ def narrow_cosine_value(s: Any, n: float, sign: float) -> Any:
 
 
 def narrow_cosine_around(s: Any, n: float, sign: float) -> tuple[Any, ...]:
-    return cosine_around((1.0, s[1], *s), n, sign)
+    return cosine_around((1.0, 1.0, *s), n, sign)
 
 
 NARROW_COSINE = Rows("cosine", (Sum(_products, 3),), narrow_cosine_value, narrow_cosine_around, cosine_slope)
