@@ -26,7 +26,8 @@ CHUNK = 1 << 15  # elements that are computed together: 128 KB of float32, an ei
 GROUP = 1024  # elements of the longest row beside which the work on its totals counts
 LONGEST = 1 << 18  # a longer row is cut up for the threads
 CUT = 4096  # a pointwise loss may be cut into rows of this length
-WORTH = 20e-6  # seconds of work from which sharing it pays, even when the other threads must be woken first
+WORTH = 20e-6  # seconds of work a thread from which sharing it pays, even when the other threads must be woken first
+BY_PYTHON = 3  # times that much, where the threads hand the GIL around
 TRIALS = 3  # calls of one shape that are timed on one thread
 BREATH = 1 << 22  # elements after which a pending KeyboardInterrupt is let in: some milliseconds
 
@@ -121,21 +122,21 @@ def shortcut(
     def compute(*arrays: Array) -> bool:
         """False if the call should go the long way."""
         nonlocal serial
-        n_threads = threads.get_num_threads()
-        if chunks == 1 or n_threads == 1 or len(trials) < TRIALS and elements < BREATH:
+        team = _team(serial)
+        if chunks == 1 or len(trials) < TRIALS and elements < BREATH:
             began = time.perf_counter()
             bad = call(*arrays, n, m, chunk, 0, chunks, 0, 1, *last)
             if len(trials) < TRIALS:
                 trials.append(time.perf_counter() - began)
                 serial = min(trials)
-        elif serial < WORTH:
+        elif team == 1 and elements < BREATH:
             bad = call(*arrays, n, m, chunk, 0, chunks, 0, 1, *last)
         else:
-            team = threads.enlist(n_threads) if elements < BREATH * n_threads else 0
-            if not team:
+            address = threads.enlist(team) if 1 < team and elements < BREATH * team else 0
+            if not address:
                 return False
             try:
-                bad = call(*arrays, n, m, chunk, 0, chunks, team, min(8 * n_threads, chunks), *last)
+                bad = call(*arrays, n, m, chunk, 0, chunks, address, min(8 * team, chunks), *last)
             finally:
                 threads.dismiss()
         return bool(bad < 0)
@@ -238,9 +239,9 @@ def _in_parallel(kernel: Compiled, elements: int, chunks: int, work: Callable[..
 
     If `native`, work(begin, end, team, parts) is one kernel's, whose parts `team` shares.
     """
-    team = threads.get_num_threads()
+    team = _team(elements * kernel.seconds_per_element / (1 if native else BY_PYTHON))
     unknown = kernel.latest[0] == math.inf and elements <= BREATH
-    if chunks == 1 or team == 1 or unknown or elements * kernel.seconds_per_element < WORTH:
+    if chunks == 1 or team == 1 or unknown:
         parts = -(-elements // BREATH)
         if parts == 1:
             began = time.perf_counter()
@@ -265,6 +266,11 @@ def _in_parallel(kernel: Compiled, elements: int, chunks: int, work: Callable[..
     parts = min(parts, chunks)
     found = threads.run(lambda i: work(i * chunks // parts, (i + 1) * chunks // parts), parts, team)
     return next((bad for bad in found if bad >= 0), -1)
+
+
+def _team(seconds: float) -> int:
+    """How many threads are to share work that would take one of them so many seconds."""
+    return min(threads.get_num_threads(), 1 + int(seconds / WORTH))
 
 
 def _cut(problem: Problem, task: Task, begin: int, end: int) -> float:
