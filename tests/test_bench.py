@@ -528,6 +528,7 @@ def test_an_interrupt_keeps_what_was_measured(
         (["mse", "--vs", "tensorflaw"], "tensorflaw"),
         (["mse", "--threads", "0"], "must be whole numbers of at least 1, as 1,2, got '0'"),
         (["mse", "--min-time", "-1"], "--min-time must be a positive number of seconds, got -1.0"),
+        (["mse", "--rounds", "1"], "--rounds must be a whole number from 2 to 10000, got 1"),
         (["acc", "--mode", "grad"], "acc has no gradient"),
         (["mse", "--html", "no/such/o.html"], "there is no folder no/such"),
         (["mse", "--plot", "o.gif"], "--plot must end in .png, .svg or .pdf, got o.gif"),

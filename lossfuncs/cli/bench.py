@@ -65,6 +65,8 @@ def configure_run(parser: argparse.ArgumentParser) -> None:
     """The options of `perform`."""
     add = parser.add_argument
     add("--min-time", type=float, metavar="S", help=f"seconds for a contestant and workload; by default {MIN_TIME}")
+    add("--rounds", type=int, metavar="N",
+        help=f"in which contestants take turns; by default {ROUNDS}. More where the machine's own speed comes and goes")  # fmt: skip
     add("--warm", action="store_true", help="leave the arrays in the caches")
     add("--quick", action="store_true", help="few workloads, a fifth of the time: under a minute")
     add("--json", metavar="FILE", help="write everything measured")
@@ -133,11 +135,13 @@ def perform(command: str, jobs: Sequence[Workload], field: Sequence[Contestant],
 
     if args.min_time is not None and not 0 < args.min_time < 1e6:
         raise ValueError(f"--min-time must be a positive number of seconds, got {args.min_time}")
+    if args.rounds is not None and not 2 <= args.rounds <= 10_000:
+        raise ValueError(f"--rounds must be a whole number from 2 to 10000, got {args.rounds}")
     outputs, dtypes = _outputs(args), {job.dtype for job in jobs}
     _keep_freed_memory()
     report: dict[str, Any] = {"format": measure.FORMAT, "command": command}
     report["environment"] = machine.environment() | {"gpu": cuda.environment()}
-    report |= {"absent": absent, "threads": threads, "warm": args.warm, "rounds": QUICK_ROUNDS if args.quick else ROUNDS,
+    report |= {"absent": absent, "threads": threads, "warm": args.warm, "rounds": args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS),
                "min_time": args.min_time or (QUICK_MIN_TIME if args.quick else MIN_TIME)}  # fmt: skip
     describe(report)
     with show.Progress("workloads", not args.no_progress) as progress:
