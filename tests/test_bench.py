@@ -303,7 +303,7 @@ def test_out_of_time_a_race_ends_after_the_least_rounds() -> None:
 def test_the_clock_ranks_real_work_and_the_collector_is_left_as_it_was() -> None:
     x = np.ones(20_000)
     raced, _ = timing.race({"once": Runner(np.exp, [(x,)]), "ten": Runner(lambda x: [np.exp(x) for _ in range(10)], [(x,)])}, 0.02, 3)
-    assert 4 < raced["ten"].minimum / raced["once"].minimum < 25
+    assert raced["ten"].minimum > 2 * raced["once"].minimum  # ten times as long, but other processes may take their share
     assert gc.isenabled()
     with pytest.raises(ZeroDivisionError):
         timing.race({"bad": Runner(lambda: 1 / 0, [()])}, 0.01, 2)
