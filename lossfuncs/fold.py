@@ -24,6 +24,7 @@ from .lanes import (
     column,
     dense_target,
     dot_to,
+    factor_to,
     first_max_to,
     labelled_target,
     max_to,
@@ -39,6 +40,8 @@ from .rows import Pass, Rows, Scalar, looks_back
 
 AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
+
+FACTORS = 16  # how many 1 + e <= 2^24 a lane takes before their logarithm: the product of two lanes, 2^768, does not overflow
 
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
 
@@ -79,8 +82,9 @@ ELEMENTS = {
 class Sweep(NamedTuple):
     """What is gathered in a walk along the row: step(S, s, K, t, p, j, lane, wanted, a) takes in an element.
 
-    The totals from `slot` on start with `starts`; finish(S) combines the lanes of a long row. `each` takes in 64 elements where that is
-    not just 64 steps. A sweep that is `alone` uses places of totals that come later; a `slow` one takes longer than memory.
+    The totals from `slot` on start with `starts`; finish(S) makes them valid at the end, which in a long row combines its lanes, and
+    settle(S) is called after every FACTORS steps. `each` takes in 64 elements where that is not just 64 steps. A sweep that is `alone`
+    uses places of totals that come later; a `slow` one takes longer than memory.
     """
 
     step: Any
@@ -88,6 +92,7 @@ class Sweep(NamedTuple):
     starts: tuple[float, ...]
     finish: Any
     each: Callable[[Any], Any] | None = None
+    settle: Any = None
     alone: bool = False
     slow: bool = False
 
@@ -111,6 +116,7 @@ class Fold:
         self.totals = scratch(self.softmax + (KEPT + LANES if kept else 0), types.float64)
         slots = itertools.accumulate((one.size for one in rows.passes), initial=0)
         parts = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]
+        self.parts = parts
         self.each = [self._one_after_the_other(part) for part in parts]
         together: list[Any] = []  # sweeps that need nothing of each other walk along the row together
         for one, part in zip(rows.passes, parts, strict=True):
@@ -167,6 +173,7 @@ class Fold:
         known, stride = column(sweeps[0].slot), self.stride
         blocks = [_each_lane(one.step, None if self.long else known) for one in sweeps]
         each = functools.reduce(_each_then, [one.each(block) if one.each else block for one, block in zip(sweeps, blocks, strict=True)])
+        each = functools.reduce(every_so_often, [one.settle for one in sweeps if one.settle], each)
         tail = functools.reduce(_step_then, [one.step for one in sweeps])
         start = functools.reduce(_call_then, [_start(one.slot + q, x) for one in sweeps for q, x in enumerate(one.starts)])
         finish = functools.reduce(_call_then, [one.finish for one in sweeps])
@@ -176,6 +183,7 @@ class Fold:
             start(S)
             for j in range(n):
                 each(S, (), K, at(t, j * stride), at(p, j * LANES), j, a)
+            finish(S)
 
         @inline
         def long(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
@@ -191,6 +199,9 @@ class Fold:
             finish(S)
 
         return long if self.long else short
+
+    def _merging(self, slot: int, count: int, combine: Any) -> Any:
+        return _merging(slot, count, combine) if self.long else nothing_to_do
 
     def _gathering(self, one: Pass, slot: int, start: float, combine: Any) -> list[Any]:
         load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
@@ -220,10 +231,17 @@ class Fold:
                 def each(every: Any) -> Any:
                     return hard_or_soft(hard, every, self.element.any_soft)
 
-        return [Sweep(step, slot, (start,) * one.size, _merging(slot, one.size, add_to if combine is dot_to else combine), each)]
+        finish = self._merging(slot, one.size, add_to if combine is dot_to else combine)
+        return [Sweep(step, slot, (start,) * one.size, finish, each)]
 
     def _sum(self, one: Pass, slot: int) -> list[Any]:
         return self._gathering(one, slot, 0.0, add_to)
+
+    def _logs(self, one: Pass, slot: int) -> list[Any]:
+        log1p = self.element.replace[math.log1p]
+        [sweep] = self._gathering(one, slot, 0.0, factor_to)
+        finish = _logs_of_pairs(slot, log1p) if self.long else _logs(slot, log1p)
+        return [sweep._replace(finish=finish, settle=_logs(slot, log1p))]
 
     def _max(self, one: Pass, slot: int) -> list[Any]:
         return self._gathering(one, slot, -math.inf, max_to)
@@ -252,7 +270,7 @@ class Fold:
 
         # NaN need not stay in the maximum: it comes back in the sum.
         largest = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
-        return [*largest, Sweep(step, slot + 1, (0.0, 0.0), _merging(slot + 1, 2, add_to), alone=True, slow=True), without_the_largest]
+        return [*largest, Sweep(step, slot + 1, (0.0, 0.0), self._merging(slot + 1, 2, add_to), alone=True, slow=True), without_the_largest]
 
     def _argmax(self, one: Pass, slot: int) -> list[Any]:
         load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
@@ -263,7 +281,7 @@ class Fold:
             first_max_to(at(S, slot * LANES), lane, x, float(j), wanted)
 
         if not self.long:
-            return [Sweep(step, slot, (0.0, -math.inf), None, alone=True)]
+            return [Sweep(step, slot, (0.0, -math.inf), nothing_to_do, alone=True)]
 
         @inline
         def first(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
@@ -306,7 +324,7 @@ class Fold:
         def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
             add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & (not load(p[lane]) <= s[value]))
 
-        return [Sweep(step, slot, (0.0,), _merging(slot, 1, add_to))]
+        return [Sweep(step, slot, (0.0,), self._merging(slot, 1, add_to))]
 
     def _earlier(self, one: Pass, slot: int) -> list[Any]:
         load, long, label, value, larger = self.element.load, self.long, one.label, one.own, one.larger * LANES
@@ -316,7 +334,7 @@ class Fold:
             earlier = long | (float(j) < s[label])  # along a long row the sweep ends at the label
             add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & (load(p[lane]) == s[value]) & earlier)
 
-        sweep = Sweep(step, slot, (0.0,), _merging(slot, 1, add_to))
+        sweep = Sweep(step, slot, (0.0,), self._merging(slot, 1, add_to))
         if not long:
             return [sweep]
         count = self._walk([sweep], nothing_ahead)
@@ -407,6 +425,16 @@ def _unless_all_zero(each: Any, any_nonzero: Any) -> Any:
     return some
 
 
+def every_so_often(each: Any, settle: Any) -> Any:
+    @inline
+    def settling(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+        each(S, s, K, t, p, j, a)
+        if j % FACTORS == FACTORS - 1:
+            settle(S)
+
+    return settling
+
+
 def _then(first: Any, second: Any) -> Any:
     @inline
     def both(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
@@ -463,6 +491,43 @@ def _merging(slot: int, count: int, combine: Any) -> Any:
                 put(S, (slot + q) * LANES + lane, combined)
 
     return merge
+
+
+def _logs(slot: int, log1p: Any) -> Any:
+    """Each lane's product becomes its logarithm, in the total."""
+
+    @inline
+    def take(S: Any) -> None:
+        X, E = at(S, slot * LANES), at(S, (slot + 1) * LANES)
+        for lane in range(LANES):
+            put(X, lane, X[lane] + log1p(E[lane]))
+            put(E, lane, 0.0)
+
+    return take
+
+
+def _logs_of_pairs(slot: int, log1p: Any) -> Any:
+    """The end of a long row: two lanes' product becomes a logarithm."""
+    merge = _merging(slot, 1, add_to)
+
+    @inline
+    def finish(S: Any) -> None:
+        X, E, half = at(S, slot * LANES), at(S, (slot + 1) * LANES), LANES // 2
+        for lane in range(half):
+            factor_to(X, lane, (X[half + lane], E[half + lane]), 1.0, True)
+        for lane in range(half):
+            put(X, lane, X[lane] + log1p(E[lane]))
+            put(X, half + lane, 0.0)
+        for lane in range(LANES):
+            put(E, lane, 0.0)
+        merge(S)
+
+    return finish
+
+
+@inline
+def nothing_to_do(S: Any) -> None:
+    """The totals are valid."""
 
 
 @inline

@@ -95,6 +95,12 @@ def column(count: int, stride: int = LANES) -> Any:
     return read
 
 
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    name = "llvm.fma.f64" if a.type == ir.DoubleType() else f"llvm.fma.v{a.type.count}f64"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
+    return builder.call(function, [a, b, c])
+
+
 def _gather(op: str) -> Any:
     @intrinsic
     def gather(typing: Any, p: Any, lane: Any, values: Any, weight: Any, wanted: Any) -> Any:
@@ -111,9 +117,10 @@ def _gather(op: str) -> Any:
                 slot = builder.gep(p, [builder.add(lane, _INDEX(q * LANES))])
                 old = builder.load(slot)
                 if op == "dot":
-                    fma = builder.module.declare_intrinsic("llvm.fma", [double], ir.FunctionType(double, [double] * 3))
-                    new = builder.call(fma, [weight, x, old])
-                elif op == "add":
+                    new = _fma(builder, weight, x, old)
+                elif op == "factor" and q:
+                    new = _fma(builder, x, old, builder.fadd(old, x))
+                elif op in ("add", "factor"):
                     new = builder.fadd(old, x)
                 elif op == "min":  # of indices: no NaN here
                     new = builder.select(builder.fcmp_ordered("<", x, old), x, old)
@@ -147,8 +154,10 @@ def first_max_to(typing: Any, p: Any, lane: Any, x: Any, index: Any, wanted: Any
     return types.void(p, types.intp, types.float64, types.float64, types.boolean), emit
 
 
-add_to, dot_to, max_to, top_to, min_to = (_gather(op) for op in ("add", "dot", "max", "top", "min"))
-"""gather(p, lane, values, weight, wanted): take the values of one element into that lane's totals, where wanted."""
+add_to, dot_to, max_to, top_to, min_to, factor_to = (_gather(op) for op in ("add", "dot", "max", "top", "min", "factor"))
+"""gather(p, lane, values, weight, wanted): take the values of one element into that lane's totals, where wanted.
+
+factor_to takes a pair (x, e): it adds x, and makes the second total E, of the product 1 + E, (1 + E)(1 + e) - 1."""
 
 
 @intrinsic
@@ -318,13 +327,8 @@ transpose8, transpose8x4, transpose4x8 = _transpose(8, 8), _transpose(8, 4), _tr
 8 (or 4) columns j: two or three rounds of swaps, no gather."""
 
 
-@intrinsic
-def sums_of_rows8(typing: Any, into: Any, source: Any, n: Any) -> Any:
-    """into[r] = sum of source[r*n ... r*n + n - 1] for 8 rows of float64, in an order that depends on n alone.
-
-    Eight partial sums a row, then three rounds in which two rows' partial sums share a register. Up to 7 elements past the last
-    row are read, and do not count.
-    """
+def _of_rows8(combine: Callable[[Any, Any, Any], Any], rounds: int) -> Any:
+    """Eight partial sums a row, then rounds in which two rows' partial sums share a register."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         into, source, n = args
@@ -343,20 +347,38 @@ def sums_of_rows8(typing: Any, into: Any, source: Any, n: Any) -> Any:
         whole = builder.sub(n, rest)
         with cgutils.for_range_slice(builder, _INDEX(0), whole, _INDEX(8)) as (j, _):
             for r, sum_ in enumerate(sums):
-                builder.store(builder.fadd(builder.load(sum_), eight_at(r, j)), sum_)
+                builder.store(combine(builder, builder.load(sum_), eight_at(r, j)), sum_)
         with builder.if_then(builder.icmp_signed("!=", rest, _INDEX(0))):
             splat = builder.shuffle_vector(builder.insert_element(constant([0] * 8, 64), rest, ir.IntType(32)(0)), constant([0] * 8, 64),
                                            constant([0] * 8))  # fmt: skip
             counts = builder.icmp_signed("<", constant(range(8), 64), splat)
             for r, sum_ in enumerate(sums):
-                builder.store(builder.fadd(builder.load(sum_), builder.select(counts, eight_at(r, whole), zero)), sum_)
+                builder.store(combine(builder, builder.load(sum_), builder.select(counts, eight_at(r, whole), zero)), sum_)
         partial = [builder.load(sum_) for sum_ in sums]
         for k in (1, 2, 4):  # runs of k rows side by side; each round halves the partial sums of a row
             low = [i if not i & k else 8 + (i ^ k) for i in range(8)]
             high = [i | k for i in low]
             pairs = zip(partial[::2], partial[1::2], strict=True)
-            partial = [builder.fadd(*(builder.shuffle_vector(x, y, constant(lanes)) for lanes in (low, high))) for x, y in pairs]
-        builder.store(partial[0], builder.bitcast(into, eight.as_pointer()), align=8)
+            halves = [tuple(builder.shuffle_vector(x, y, constant(lanes)) for lanes in (low, high)) for x, y in pairs]
+            partial = [combine(builder, *half) for half in halves] if k < 1 << rounds else list(halves[0])
+        for which, found in enumerate(partial):
+            place = builder.gep(into, [_INDEX(which * LANES)])
+            builder.store(found, builder.bitcast(place, eight.as_pointer()), align=8)
         return context.get_dummy_value()
 
-    return types.void(into, source, types.intp), emit
+    return emit
+
+
+@intrinsic
+def sums_of_rows8(typing: Any, into: Any, source: Any, n: Any) -> Any:
+    """into[r] = sum of source[r*n ... r*n + n - 1] for 8 rows of float64, in an order that depends on n alone.
+
+    Up to 7 elements past the last row are read, and do not count.
+    """
+    return types.void(into, source, types.intp), _of_rows8(lambda builder, x, y: builder.fadd(x, y), 3)
+
+
+@intrinsic
+def products_of_rows8(typing: Any, into: Any, source: Any, n: Any) -> Any:
+    """Likewise E of the product 1 + E of all 1 + e, in two halves of a row's elements, into[r] and into[64 + r]."""
+    return types.void(into, source, types.intp), _of_rows8(lambda builder, x, y: _fma(builder, x, y, builder.fadd(x, y)), 2)

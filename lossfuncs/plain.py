@@ -103,6 +103,10 @@ def _gather(one: Pass, s: tuple[Array, ...], t: Array, p: Array, a: tuple[float,
     else:
         x = f(s, t, p, *a)
         terms = tuple(np.broadcast_to(np.asarray(v, np.float64), p.shape) for v in (x if isinstance(x, tuple) else (x,)))
+    if one.op == "logs":
+        x, e = terms
+        total = np.sum(x + np.log1p(e), axis=-1, keepdims=True)
+        return total, np.zeros_like(total)
     if one.op in ("sum", "dot"):
         return tuple(np.sum(x, axis=-1, keepdims=True) for x in terms)
     if one.op == "max":

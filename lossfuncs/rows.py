@@ -16,6 +16,8 @@ Numba schedules (`cpu.py`). For this they are free of branches: `where(condition
 The passes:
 
     Sum(f, k)       totals of f(s, t, p, *a) -> k numbers
+    Logs(f)         the total of x + log1p(e), (x, e) = f(s, t, p, *a), 0 <= e <= 2^24: the factors 1 + e are multiplied first, so that
+                    many elements share a logarithm. Two totals: this, and 0, where the product was
     Max(f, k)       likewise their maxima; NaN stays
     Top(f, k)       likewise, but NaN is passed over: for less, where a later pass meets it anyway
     LogSumExp(f)    of x = f(s, t, p, *a): two totals, the maximum m and the sum r of exp(x - m) over the others, so that the
@@ -102,7 +104,7 @@ class _Totals:
 
 def looks_back(one: Pass) -> bool:
     """Whether the pass needs the totals of those before it. Its maths is free of branches, so one call shows it."""
-    if one.op not in ("sum", "max", "top", "dot", "lse", "label"):
+    if one.op not in ("sum", "logs", "max", "top", "dot", "lse", "label"):
         return True
     code, totals = one.terms.__code__, _Totals()
     ones = 16 if code.co_flags & inspect.CO_VARARGS else code.co_argcount - 1
@@ -116,6 +118,11 @@ def looks_back(one: Pass) -> bool:
 def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None) -> Pass:
     """Totals of terms(s, t, p, *a). `hard` gives the same numbers, to the last bit, for less where t is 0 or 1."""
     return Pass("sum", count, terms, hard=hard)
+
+
+def Logs(terms: Scalar, hard: Scalar | None = None) -> Pass:
+    """The total of x + log1p(e), (x, e) = terms(s, t, p, *a), and 0. `hard` is as in `Sum`, and its x is 0."""
+    return Pass("logs", 2, terms, hard=hard)
 
 
 def Max(terms: Scalar, count: int = 1) -> Pass:
@@ -179,7 +186,8 @@ class Rows(NamedTuple):
     curve: Scalar | None = None
     # softmax_slope(c, t, e, *a): the slope once more, for a schedule that has kept e = exp(x - m) of the LogSumExp pass.
     softmax_slope: Scalar | None = None
-    # The same for data of float32 and below, whose squares and products neither over- nor underflow a float64.
+    # The same for data of float32 and below, whose squares and products neither over- nor underflow a float64, and whose values need
+    # not be right to its last bit.
     narrow: Rows | None = None
     # How many of the passes the value needs; the derivative needs all. None: all.
     leading: int | None = None
@@ -192,10 +200,13 @@ class Rows(NamedTuple):
     written: str = ""  # what the user wrote for it in C++
 
 
-def mean_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, hard: Scalar | None = None) -> Rows:
+def mean_of(
+    value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, hard: Scalar | None = None, logs: tuple[Scalar, ...] = ()
+) -> Rows:
     """The mean over the row of value(t, p, *a), its derivative slope(t, p, *a) and second derivative curve(t, p, *a).
 
-    hard(t, p, *a) gives the same value, to the last bit, for less where t is 0 or 1.
+    hard(t, p, *a) gives the same value, to the last bit, for less where t is 0 or 1. Of data of float32 and below the values are gathered
+    by `Logs` of the one or two functions `logs` of t, p, *a.
     """
 
     def mean(s: Any, n: float, *a: float) -> Any:
@@ -205,8 +216,10 @@ def mean_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = N
         return (1.0 / n,)
 
     one = Sum(_as_terms(value), 1, None if hard is None else _as_terms(hard))
+    narrow = Logs(*map(_as_terms, logs)) if logs else None
     name = value.__name__
-    return Rows(name, (one,), mean, around, _scaled(slope), _scaled(curve), pointwise=True, cuda=f"Mean<{name}<T>>")
+    rows = Rows(name, (one,), mean, around, _scaled(slope), _scaled(curve), pointwise=True, cuda=f"Mean<{name}<T>>")
+    return rows if narrow is None else rows._replace(narrow=rows._replace(passes=(narrow,)))
 
 
 def sum_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None) -> Rows:
@@ -243,7 +256,9 @@ def joint(members: tuple[tuple[Rows, int], ...]) -> Rows:
             slot += one.size
         values.append(_value_of_part(rows.value, first, slot, at, at + parameters))
         at += parameters
-    return Rows("+".join(rows.name for rows, _ in members), tuple(passes), values[0], more=tuple(values[1:]))
+    narrow = tuple((rows.narrow or rows, parameters) for rows, parameters in members)
+    name = "+".join(rows.name for rows, _ in members)
+    return Rows(name, tuple(passes), values[0], more=tuple(values[1:]), narrow=joint(narrow) if narrow != members else None)
 
 
 def _moved(one: Pass, first: int, begin: int, end: int) -> Pass:
@@ -277,7 +292,7 @@ def _value_of_part(value: Scalar, first: int, last: int, begin: int, end: int) -
 
 def _as_terms(value: Scalar) -> Scalar:
     def terms(s: Any, t: float, p: float, *a: float) -> Any:
-        return (value(t, p, *a),)
+        return value(t, p, *a)
 
     return terms
 

@@ -10,12 +10,13 @@ float32 and half data are computed in float64 and rounded once. No schedule know
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 from numba import types
 
 from . import plain
-from .fold import AHEAD, ELEMENTS, Fold, hard_or_soft, inline, tree
+from .fold import AHEAD, ELEMENTS, FACTORS, Fold, hard_or_soft, inline, tree
 from .lanes import (
     BAD,
     IGNORED,
@@ -24,12 +25,14 @@ from .lanes import (
     add_to,
     at,
     column,
+    factor_to,
     judge,
     no_derivative,
     no_labels,
     no_weights,
     pointer,
     prefetch,
+    products_of_rows8,
     put,  # fmt: skip
     scratch,
     set_to,
@@ -297,13 +300,14 @@ class Kernel:
 
         A pointwise loss needs no totals for them, so one sweep does both, and value and slope share their transcendental parts.
         """
-        element, terms = self.element, self.element.bind(self.maths.passes[0].terms)
+        element, (one,) = self.element, self.maths.passes
+        terms, take_in = self.element.bind(one.terms), factor_to if one.op == "logs" else add_to
         load, store, (slope, *more) = element.load, element.store, self.derivatives
 
         @inline
         def first(S: Any, u: float, c: Any, t: Any, p: Any, into: Any, into2: Any, i: int, lane: int, wanted: bool, a: Any) -> None:
             y, x = load(t[lane]), load(p[lane])
-            add_to(S, lane, terms((), y, x, *a), 1.0, wanted)
+            take_in(S, lane, terms((), y, x, *a), 1.0, wanted)
             put(into, i, store(slope(c, y, x, *a) * u))
 
         if not more:
@@ -319,10 +323,11 @@ class Kernel:
 
     def _pointwise_short(self) -> Any:
         """Up to 64 rows as one stretch of memory: every element mapped where it lies, then the rows summed."""
-        each, finish, order = self._pointwise_step(), self.finish(), self.order
+        each, sums, finish, order = self._pointwise_step(), self._pointwise_sums(), self.finish(), self.order
         around = self.around or inline(lambda s, n, *a: ())
         lanes64, weights, grown = self.lanes, self.weights, LANES * SHORT
         values, block = scratch(grown + 8, types.float64), scratch(grown, self.element.type)
+        factors = scratch(grown + 8 if self.maths.passes[0].op == "logs" else 0, types.float64)
         spread, derivative = scratch(grown if order else 0, types.float64), scratch(grown if order else 0, self.element.type)
 
         @inline
@@ -339,7 +344,7 @@ class Kernel:
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
                   ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
-            S, W, U, F, G, H = lanes64(), lanes64(), spread(), values(), derivative(), derivative()
+            S, W, U, F, E, G, H = lanes64(), lanes64(), spread(), values(), factors(), derivative(), derivative()
             count, full = lanes * n, LANES * n
             T, P = padded(at(t, first * n), count, full, block()), padded(at(p, first * n), count, full, block())
             weights(w, first, lanes, wstep, W)
@@ -356,13 +361,8 @@ class Kernel:
                 if order:
                     prefetch(T, i + AHEAD)
                     prefetch(P, i + AHEAD)
-                each(at(F, i), at(U, i), c, at(T, i), at(P, i), at(G, i), at(H, i), a)
-            if n == 1:
-                for lane in range(LANES):
-                    put(S, lane, F[lane])
-            else:
-                for row in range(0, LANES, 8):
-                    sums_of_rows8(at(S, row), at(F, row * n), n)
+                each(at(F, i), at(E, i), at(U, i), c, at(T, i), at(P, i), at(G, i), at(H, i), a)
+            sums(S, F, E, n)
             if order:
                 for i in range(count):
                     put(grad, first * n + i, G[i])
@@ -374,35 +374,83 @@ class Kernel:
 
         return group
 
+    def _pointwise_sums(self) -> Any:
+        """sums(S, F, E, n): the totals of 64 rows whose n elements stand one after the other in F, of `Logs` in F and E."""
+        lanes64, log1p = self.fold.totals, self.element.replace[math.log1p]
+
+        @inline
+        def sums(S: Any, F: Any, E: Any, n: int) -> None:
+            if n == 1:
+                for lane in range(LANES):
+                    put(S, lane, F[lane])
+            else:
+                for row in range(0, LANES, 8):
+                    sums_of_rows8(at(S, row), at(F, row * n), n)
+
+        @inline
+        def logs(S: Any, F: Any, E: Any, n: int) -> None:
+            sums(S, F, E, n)
+            P = lanes64()
+            for row in range(0, LANES, 8):
+                products_of_rows8(at(P, row), at(E, row * n), n)
+            if n <= 2 * FACTORS:
+                for lane in range(LANES):
+                    x, y = P[lane], P[LANES + lane]
+                    put(S, lane, S[lane] + log1p(x + (y + x * y)))
+            else:
+                for lane in range(LANES):
+                    put(S, lane, S[lane] + (log1p(P[lane]) + log1p(P[LANES + lane])))
+
+        return logs if self.maths.passes[0].op == "logs" else sums
+
     def _pointwise_step(self) -> Any:
-        """each(F, U, c, t, p, G, H, a): the values of 64 elements, and their derivatives times U."""
-        one, load, bind = self.maths.passes[0], self.element.load, self.element.bind
+        """each(F, E, U, c, t, p, G, H, a): what 64 elements bring, and their derivatives times U."""
+        one, load, bind, lanes2 = self.maths.passes[0], self.element.load, self.element.bind, self.fold.totals
         if self.order:
             element = self._pointwise()
 
             @inline
-            def derived(F: Any, U: Any, c: Any, t: Any, p: Any, G: Any, H: Any, a: Any) -> None:
+            def derived(F: Any, E: Any, U: Any, c: Any, t: Any, p: Any, G: Any, H: Any, a: Any) -> None:
                 for lane in range(LANES):
                     put(F, lane, 0.0)
                     element(F, U[lane], c, t, p, G, H, lane, lane, True, a)
 
-            return derived
+            @inline
+            def derived_logs(F: Any, E: Any, U: Any, c: Any, t: Any, p: Any, G: Any, H: Any, a: Any) -> None:
+                S = lanes2()
+                for lane in range(LANES):
+                    put(S, lane, 0.0)
+                    put(S, LANES + lane, 0.0)
+                    element(S, U[lane], c, t, p, G, H, lane, lane, True, a)
+                    put(F, lane, S[lane])
+                    put(E, lane, S[LANES + lane])
+
+            return derived_logs if one.op == "logs" else derived
 
         def mapping(terms: Any) -> Any:
             @inline
-            def step(F: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+            def step(F: Any, s: Any, E: Any, t: Any, p: Any, j: int, a: Any) -> None:
                 for lane in range(LANES):
-                    set_to(F, lane, terms(s, load(t[lane]), load(p[lane]), *a))
+                    put(F, lane, terms(s, load(t[lane]), load(p[lane]), *a))
 
-            return step
+            @inline
+            def logs(F: Any, s: Any, E: Any, t: Any, p: Any, j: int, a: Any) -> None:
+                for lane in range(LANES):
+                    x, e = terms(s, load(t[lane]), load(p[lane]), *a)
+                    put(F, lane, x)
+                    put(E, lane, e)
+
+            return logs if one.op == "logs" else step
 
         step = mapping(bind(one.terms))
         if one.hard is not None:
             step = hard_or_soft(mapping(bind(one.hard)), step, self.element.any_soft)
-        return inline(lambda F, U, c, t, p, G, H, a: step(F, (), U, t, p, 0, a))
+        return inline(lambda F, E, U, c, t, p, G, H, a: step(F, (), E, t, p, 0, a))
 
     def _pointwise_long(self) -> Any:
         element, finish, around, twice = self._pointwise(), self.finish(), self.around, self.order == 2
+        [sweep], count, read = self.fold.parts[0], self.fold.count, self.read
+        settle, settled = sweep.settle or inline(lambda S: None), sweep.finish
         totals, lanes64, tail, weights = self.fold.totals, self.lanes, scratch(LANES, self.element.type), self.weights
 
         @inline
@@ -411,14 +459,14 @@ class Kernel:
             S, R, W, rest_t, rest_p, G, H = totals(), totals(), lanes64(), tail(), tail(), tail(), tail()
             full, rest = n // LANES * LANES, n % LANES
             weights(w, first, lanes, wstep, W)
-            for lane in range(LANES):
+            for lane in range(count * LANES):
                 put(R, lane, 0.0)
             c = around((0.0,), float(n), *a)
             for row in range(lanes):
                 T, P = at(t, (first + row) * n), at(p, (first + row) * n)
                 into, into2 = at(grad, (first + row) * n), at(hess, (first + row) * n)
                 u = W[row] * scale
-                for lane in range(LANES):
+                for lane in range(count * LANES):
                     put(S, lane, 0.0)
                 for i in range(rest):
                     put(rest_t, i, T[full + i])
@@ -428,6 +476,8 @@ class Kernel:
                     prefetch(P, i + AHEAD)
                     for lane in range(LANES):
                         element(S, u, c, at(T, i), at(P, i), into, into2, i + lane, lane, True, a)
+                    if i // LANES % FACTORS == FACTORS - 1:
+                        settle(S)
                 if rest:
                     for lane in range(LANES):
                         element(S, u, c, rest_t, rest_p, G, H, lane, lane, lane < rest, a)
@@ -436,7 +486,8 @@ class Kernel:
                     if twice:
                         for i in range(rest):
                             put(into2, full + i, H[i])
-                put(R, row, tree(S, add_to))
+                settled(S)
+                set_to(R, row, read(S, 0))
             finish(R, S, W, out, acc, first, lanes, n, a)
             return -1
 

@@ -79,6 +79,18 @@ def _hard_binary_cost(t: float, p: float) -> Any:
     return -(math.log(x) + where(t > 0.5, 0.0, lost) / x)
 
 
+def _hard_binary_odds(t: float, p: float) -> tuple[float, Any]:
+    # -log q = log1p((1 - q) / q)
+    q = min(max(p, EPS), TOP)
+    d = 1.0 - q
+    return 0.0, where(t > 0.5, d, q) / where(t > 0.5, q, d)
+
+
+def _binary_odds(t: float, p: float) -> tuple[Any, Any]:
+    hard = (t == 0.0) | (t == 1.0)
+    return where(hard, 0.0, _binary_cost(t, p)), where(hard, _hard_binary_odds(t, p)[1], 0.0)
+
+
 def _binary_cost_slope(t: float, p: float) -> Any:
     q = min(max(p, EPS), TOP)
     return _within(p, EPS, TOP, (q - t) / (q * (1.0 - q)), 0.0)
@@ -93,6 +105,11 @@ def _binary_cost_from_logit(t: float, x: float) -> Any:
     # t softplus(-x) + (1 - t) softplus(x): the weight is that of the side that x is not on
     weight = where(x < 0.0, t, 1.0 - t)
     return _times(weight, abs(x)) + softplus(-abs(x))
+
+
+def _binary_cost_from_logit_parts(t: float, x: float) -> tuple[Any, float]:
+    weight = where(x < 0.0, t, 1.0 - t)
+    return _times(weight, abs(x)), exp_nonpositive(-abs(x))
 
 
 def _both_sigmoids(x: float) -> tuple[Any, Any]:
@@ -124,14 +141,16 @@ def _smooth(f: Scalar) -> Scalar:
 
 _BINARY_ENTROPY = (_binary_cost, _binary_cost_slope, _binary_cost_curve)
 _FROM_LOGITS = (_binary_cost_from_logit, _binary_cost_from_logit_slope, _binary_cost_from_logit_curve)
-BINARY_ENTROPY = mean_of(*_BINARY_ENTROPY, hard=_hard_binary_cost)._replace(name="binary_entropy", cuda="Mean<binary_entropy<T>>")
-BINARY_ENTROPY_FROM_LOGITS = mean_of(*_FROM_LOGITS)._replace(
+BINARY_ENTROPY = mean_of(*_BINARY_ENTROPY, hard=_hard_binary_cost, logs=(_binary_odds, _hard_binary_odds))._replace(
+    name="binary_entropy", cuda="Mean<binary_entropy<T>>"
+)
+BINARY_ENTROPY_FROM_LOGITS = mean_of(*_FROM_LOGITS, logs=(_binary_cost_from_logit_parts,))._replace(
     name="binary_entropy_from_logits", cuda="Mean<binary_entropy_from_logits<T>>"
 )
 SMOOTH_BINARY_ENTROPY = mean_of(*map(_smooth, _BINARY_ENTROPY))._replace(
     name="smooth_binary_entropy", cuda="Mean<Smooth<binary_entropy<T>, T>>"
 )
-SMOOTH_BINARY_ENTROPY_FROM_LOGITS = mean_of(*map(_smooth, _FROM_LOGITS))._replace(
+SMOOTH_BINARY_ENTROPY_FROM_LOGITS = mean_of(*map(_smooth, _FROM_LOGITS), logs=(_smooth(_binary_cost_from_logit_parts),))._replace(
     name="smooth_binary_entropy_from_logits", cuda="Mean<Smooth<binary_entropy_from_logits<T>, T>>"
 )
 

@@ -16,6 +16,8 @@ from ..options import EPS, number
 from ..rows import Rows, Sum, Top, mean_of, where
 from ..rows import log_cosh as log_cosh_of
 
+LN2 = math.log(2.0)
+
 
 def _sign(x: float) -> Any:
     return where(x > 0.0, 1.0, where(x < 0.0, -1.0, 0.0))
@@ -181,7 +183,15 @@ def log_cosh_error_curve(t: float, p: float) -> float:
     return 4.0 * w / ((1.0 + w) * (1.0 + w))  # 1 - tanh^2, without its cancellation
 
 
-LOG_COSH_ERROR = mean_of(log_cosh_error, log_cosh_error_slope, log_cosh_error_curve)
+def _log_cosh_parts(t: float, p: float) -> tuple[Any, Any]:
+    # with y = exp(-|e|): cosh e - 1 = (1 - y)^2 / 2y, which far away would overflow: there |e| - log 2 + log1p(y^2)
+    d = abs(p - t)
+    h = math.expm1(-d)
+    y = 1.0 + h
+    return where(d < 1.0, 0.0, d - LN2), where(d < 1.0, h * h / (2.0 * y), y * y)
+
+
+LOG_COSH_ERROR = mean_of(log_cosh_error, log_cosh_error_slope, log_cosh_error_curve, logs=(_log_cosh_parts,))
 
 
 @loss
