@@ -215,21 +215,21 @@ class Fold:
             return step
 
         each: Callable[[Any], Any] | None = None
+        hard = None
         if combine is dot_to:
 
             @inline
             def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
                 dot_to(at(S, slot * LANES), lane, terms(s, load(p[lane]), *a), target(K, t, j, lane), wanted)
-
-            def each(every: Any) -> Any:
-                return _unless_all_zero(every, self.element.any_nonzero)
         else:
             step = gathering(terms)
             if one.hard is not None and not self.labelled:
                 hard = _each_lane(gathering(self.element.bind(one.hard)), None if self.long else column(slot))
+        if hard is not None or one.sparse:
 
-                def each(every: Any) -> Any:
-                    return hard_or_soft(hard, every, self.element.any_soft)
+            def each(every: Any) -> Any:
+                block = every if hard is None else hard_or_soft(hard, every, self.element.any_soft)
+                return _unless_all_zero(block, self.element.any_nonzero) if one.sparse else block
 
         finish = self._merging(slot, one.size, add_to if combine is dot_to else combine)
         return [Sweep(step, slot, (start,) * one.size, finish, each)]

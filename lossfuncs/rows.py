@@ -90,6 +90,7 @@ class Pass(NamedTuple):
     own: int = 0  # for Larger and Earlier, which total is the label's own prediction
     larger: int = 0  # for Earlier, which total says how many are larger
     hard: Scalar | None = None
+    sparse: bool = False  # t = 0 brings 0: most of a one-hot row need not be looked at
 
 
 class _Totals:
@@ -120,9 +121,9 @@ def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None) -> Pass:
     return Pass("sum", count, terms, hard=hard)
 
 
-def Logs(terms: Scalar, hard: Scalar | None = None) -> Pass:
-    """The total of x + log1p(e), (x, e) = terms(s, t, p, *a), and 0. `hard` is as in `Sum`, and its x is 0."""
-    return Pass("logs", 2, terms, hard=hard)
+def Logs(terms: Scalar, hard: Scalar | None = None, sparse: bool = False) -> Pass:
+    """The total of x + log1p(e), (x, e) = terms(s, t, p, *a), and 0. `hard` as for `Sum`; `sparse` if t = 0 brings 0, whatever p."""
+    return Pass("logs", 2, terms, hard=hard, sparse=sparse)
 
 
 def Max(terms: Scalar, count: int = 1) -> Pass:
@@ -142,7 +143,7 @@ def LogSumExp(terms: Scalar) -> Pass:
 
 def Dot(terms: Scalar, count: int = 1) -> Pass:
     """Sums of t * terms(s, p, *a)."""
-    return Pass("dot", count, terms)
+    return Pass("dot", count, terms, sparse=True)
 
 
 def Label() -> Pass:
@@ -187,7 +188,7 @@ class Rows(NamedTuple):
     # softmax_slope(c, t, e, *a): the slope once more, for a schedule that has kept e = exp(x - m) of the LogSumExp pass.
     softmax_slope: Scalar | None = None
     # The same for data of float32 and below, whose squares and products neither over- nor underflow a float64, and whose values need
-    # not be right to its last bit.
+    # not be right to its last bit. With labels it is not used.
     narrow: Rows | None = None
     # How many of the passes the value needs; the derivative needs all. None: all.
     leading: int | None = None

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dispatch import loss
 from ..options import EPS, axes, flag, number
-from ..rows import Dot, LogSumExp, Pass, Rows, Scalar, Sum, exp_nonpositive, mean_of, rel_entr, softplus, sum_of, where
+from ..rows import Dot, Logs, LogSumExp, Pass, Rows, Scalar, Sum, exp_nonpositive, mean_of, rel_entr, softplus, sum_of, where
 
 TOP = 1.0 - EPS
 
@@ -403,12 +403,32 @@ def _surprise(s: Any, p: float) -> tuple[float, Any]:
     return -math.log(min(max(p / total, EPS), TOP)), _within(p, EPS * total, TOP * total, 1.0, 0.0)
 
 
+def _hard_odds(s: Any, t: float, p: float) -> tuple[float, Any]:
+    # 1 / q - 1, right to 1e-9 of itself. Where p and the total have different signs, q is clipped at EPS
+    r = _divisor(s[0]) / p
+    r = min(max(where(r < 0.0, 1.0 / EPS, r), 1.0 / TOP), 1.0 / EPS)
+    return 0.0, where(t == 1.0, r - 1.0, 0.0)
+
+
+def _odds(s: Any, t: float, p: float) -> tuple[Any, Any]:
+    soft = where(t == 1.0, 0.0, t)
+    return _times(soft, _surprise(s, p)[0]), _hard_odds(s, t, p)[1]
+
+
+def _inside(s: Any, p: float) -> Any:
+    return _surprise(s, p)[1]
+
+
 def cross_entropy_value(s: Any, n: float) -> Any:
     return s[1]
 
 
 def cross_entropy_around(s: Any, n: float) -> tuple[float, float]:
     return _divisor(s[0]), s[2]
+
+
+def narrow_cross_entropy_around(s: Any, n: float) -> tuple[float, float]:
+    return _divisor(s[0]), s[3]
 
 
 def cross_entropy_slope(c: Any, t: float, p: float) -> Any:
@@ -493,16 +513,26 @@ def smoothed(rows: Rows) -> Rows:
         slope=smoothed_slope,
         curve=smoothed_curve if curve else None,
         softmax_slope=smoothed_softmax_slope if softmax_slope else None,
+        narrow=None,
         cuda=f"Smoothed<{rows.cuda or f'{rows.name}<T>'}, T>",
     )
 
 
+NARROW_CROSS_ENTROPY = Rows(
+    "cross_entropy",
+    (Sum(_prediction), Logs(_odds, _hard_odds, sparse=True), Dot(_inside)),
+    cross_entropy_value,
+    narrow_cross_entropy_around,
+    cross_entropy_slope,
+    leading=2,
+)
 CROSS_ENTROPY = Rows(
     "cross_entropy",
     (Sum(_prediction), Dot(_surprise, 2)),
     cross_entropy_value,
     cross_entropy_around,
     cross_entropy_slope,
+    narrow=NARROW_CROSS_ENTROPY,
 )
 CROSS_ENTROPY_FROM_LOGITS = Rows(
     "cross_entropy_from_logits",
