@@ -59,7 +59,7 @@ class Element:
         self.any_nonzero, self.any_soft = any_besides(0), any_besides(0, one)  # among 64: -0, too, is to be looked at
         named = {name: f for name, f in tier.items() if hasattr(math, name)}
         self.replace: dict[Any, Any] = {getattr(math, name): f for name, f in named.items()}
-        own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "rel_entr")
+        own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "coshm1", "rel_entr")
         self.replace |= {getattr(rows, name): tier[name] for name in own}
         self.replace |= {max: tier["maximum"], min: tier["minimum"], abs: tier["fabs"]}
         self.bound: dict[Any, Any] = {}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .rows import Pass, Rows, Scalar, bind, exp_nonpositive, log_cosh, rel_entr, sigmoid, softplus, where
+from .rows import Pass, Rows, Scalar, bind, coshm1, exp_nonpositive, log_cosh, rel_entr, sigmoid, softplus, where
 
 Array = NDArray[Any]
 
@@ -38,12 +38,16 @@ def _log_cosh(x: Any) -> Any:
     )
 
 
+def _coshm1(x: Any) -> Any:
+    return 2.0 * np.sinh(0.5 * x) ** 2
+
+
 def _rel_entr(a: Any, b: Any) -> Any:
     return a * np.copysign(np.log1p(np.abs(a - b) / np.minimum(a, b)), a - b)
 
 
 NUMPY: dict[Any, Any] = {
-    where: np.where, exp_nonpositive: np.exp, sigmoid: _sigmoid, softplus: _softplus, log_cosh: _log_cosh, rel_entr: _rel_entr,
+    where: np.where, exp_nonpositive: np.exp, sigmoid: _sigmoid, softplus: _softplus, log_cosh: _log_cosh, coshm1: _coshm1, rel_entr: _rel_entr,
     max: np.maximum, min: np.minimum, abs: np.abs,
     math.pow: np.power, math.copysign: np.copysign, math.fabs: np.abs,
     **{getattr(math, name): getattr(np, name)

@@ -71,6 +71,11 @@ def log_cosh(x: float) -> float:
     return math.log1p(math.expm1(-abs(x)) ** 2 / (2 * e)) if abs(x) < 1 else abs(x) - math.log(2) + math.log1p(e * e)
 
 
+def coshm1(x: float) -> float:
+    """cosh(x) - 1 for |x| <= 1."""
+    return 2.0 * math.sinh(0.5 * x) ** 2
+
+
 def rel_entr(a: float, b: float) -> float:
     """a log(a / b) for finite normal numbers a, b > 0.
 

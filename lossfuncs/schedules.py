@@ -44,7 +44,7 @@ from .lanes import (
 )
 from .parts import shared
 from .problem import NO_CLASS
-from .rows import Rows
+from .rows import Rows, Scalar
 
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 
@@ -152,6 +152,7 @@ class Kernel:
         self, rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int, kept: bool = False
     ) -> None:
         self.maths, self.kept = rows, kept
+        self.logs = rows.passes[0].op == "logs"  # of a pointwise loss, whose only pass it is
         self.element = ELEMENTS[kind]
         self.fold = Fold(rows, self.element, labelled, long, kept)
         self.labelled, self.long, self.total, self.order = labelled, long, total, order
@@ -295,13 +296,12 @@ class Kernel:
 
         return group
 
-    def _pointwise(self) -> Any:
+    def _pointwise(self, terms: Scalar) -> Any:
         """element(S, u, c, t, p, into, into2, i, lane, wanted, a): take in one element and write its derivatives to place i.
 
         A pointwise loss needs no totals for them, so one sweep does both, and value and slope share their transcendental parts.
         """
-        element, (one,) = self.element, self.maths.passes
-        terms, take_in = self.element.bind(one.terms), factor_to if one.op == "logs" else add_to
+        element, terms, take_in = self.element, self.element.bind(terms), factor_to if self.logs else add_to
         load, store, (slope, *more) = element.load, element.store, self.derivatives
 
         @inline
@@ -321,13 +321,29 @@ class Kernel:
 
         return both
 
+    def _pointwise_block(self, scale: Any) -> Any:
+        """each(S, (U, c), (into, into2), t, p, i, a): 64 elements, whose derivatives are scaled by scale(U, lane)."""
+
+        def block(terms: Scalar) -> Any:
+            element = self._pointwise(terms)
+
+            @inline
+            def each(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, a: Any) -> None:
+                for lane in range(LANES):
+                    element(S, scale(known[0], lane), known[1], t, p, into[0], into[1], i + lane, lane, True, a)
+
+            return each
+
+        one = self.maths.passes[0]
+        return hard_or_soft(block(one.hard), block(one.terms), self.element.any_soft) if one.hard else block(one.terms)
+
     def _pointwise_short(self) -> Any:
         """Up to 64 rows as one stretch of memory: every element mapped where it lies, then the rows summed."""
         each, sums, finish, order = self._pointwise_step(), self._pointwise_sums(), self.finish(), self.order
         around = self.around or inline(lambda s, n, *a: ())
         lanes64, weights, grown = self.lanes, self.weights, LANES * SHORT
         values, block = scratch(grown + 8, types.float64), scratch(grown, self.element.type)
-        factors = scratch(grown + 8 if self.maths.passes[0].op == "logs" else 0, types.float64)
+        factors = scratch(grown + 8 if self.logs else 0, types.float64)
         spread, derivative = scratch(grown if order else 0, types.float64), scratch(grown if order else 0, self.element.type)
 
         @inline
@@ -401,31 +417,26 @@ class Kernel:
                 for lane in range(LANES):
                     put(S, lane, S[lane] + (log1p(P[lane]) + log1p(P[LANES + lane])))
 
-        return logs if self.maths.passes[0].op == "logs" else sums
+        return logs if self.logs else sums
 
     def _pointwise_step(self) -> Any:
         """each(F, E, U, c, t, p, G, H, a): what 64 elements bring, and their derivatives times U."""
-        one, load, bind, lanes2 = self.maths.passes[0], self.element.load, self.element.bind, self.fold.totals
+        one, load, bind, totals = self.maths.passes[0], self.element.load, self.element.bind, self.fold.totals
         if self.order:
-            element = self._pointwise()
+            block, count = self._pointwise_block(inline(lambda U, lane: U[lane])), self.fold.count
 
             @inline
             def derived(F: Any, E: Any, U: Any, c: Any, t: Any, p: Any, G: Any, H: Any, a: Any) -> None:
+                S = totals()
+                for i in range(count * LANES):
+                    put(S, i, 0.0)
+                block(S, (U, c), (G, H), t, p, 0, a)
                 for lane in range(LANES):
-                    put(F, lane, 0.0)
-                    element(F, U[lane], c, t, p, G, H, lane, lane, True, a)
-
-            @inline
-            def derived_logs(F: Any, E: Any, U: Any, c: Any, t: Any, p: Any, G: Any, H: Any, a: Any) -> None:
-                S = lanes2()
-                for lane in range(LANES):
-                    put(S, lane, 0.0)
-                    put(S, LANES + lane, 0.0)
-                    element(S, U[lane], c, t, p, G, H, lane, lane, True, a)
                     put(F, lane, S[lane])
-                    put(E, lane, S[LANES + lane])
+                    if count == 2:
+                        put(E, lane, S[LANES + lane])
 
-            return derived_logs if one.op == "logs" else derived
+            return derived
 
         def mapping(terms: Any) -> Any:
             @inline
@@ -440,7 +451,7 @@ class Kernel:
                     put(F, lane, x)
                     put(E, lane, e)
 
-            return logs if one.op == "logs" else step
+            return logs if self.logs else step
 
         step = mapping(bind(one.terms))
         if one.hard is not None:
@@ -448,7 +459,8 @@ class Kernel:
         return inline(lambda F, E, U, c, t, p, G, H, a: step(F, (), E, t, p, 0, a))
 
     def _pointwise_long(self) -> Any:
-        element, finish, around, twice = self._pointwise(), self.finish(), self.around, self.order == 2
+        block, element = self._pointwise_block(inline(lambda u, lane: u)), self._pointwise(self.maths.passes[0].terms)
+        finish, around, twice = self.finish(), self.around, self.order == 2
         [sweep], count, read = self.fold.parts[0], self.fold.count, self.read
         settle, settled = sweep.settle or inline(lambda S: None), sweep.finish
         totals, lanes64, tail, weights = self.fold.totals, self.lanes, scratch(LANES, self.element.type), self.weights
@@ -474,8 +486,7 @@ class Kernel:
                 for i in range(0, full, LANES):
                     prefetch(T, i + AHEAD)
                     prefetch(P, i + AHEAD)
-                    for lane in range(LANES):
-                        element(S, u, c, at(T, i), at(P, i), into, into2, i + lane, lane, True, a)
+                    block(S, (u, c), (into, into2), at(T, i), at(P, i), i, a)
                     if i // LANES % FACTORS == FACTORS - 1:
                         settle(S)
                 if rest:

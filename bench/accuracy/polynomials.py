@@ -37,6 +37,7 @@ def fits() -> dict[str, Fit]:
     narrow, wide = (2 * high / (high + 2)) ** 2, mpmath.mpf(4) / 9
     expm1 = off_zero(lambda r: mp.expm1(r) / r)
     log_cosh = off_zero(lambda z: mp.log(mp.cosh(mp.sqrt(z))) / z)
+    coshm1 = off_zero(lambda z: (mp.cosh(mp.sqrt(z)) - 1) / z)
     atanh = off_zero(lambda z: 2 * mp.atanh(mp.sqrt(z) / 2) / mp.sqrt(z))
     atanh_tail = off_zero(lambda z: (atanh(z) - 1 - z / 12) / z**2)
     square = mpmath.mpf(0.6) ** 2
@@ -47,6 +48,7 @@ def fits() -> dict[str, Fit]:
         "ATANH_WIDE": Fit(-38.5, atanh, zero, wide, relative(atanh)),
         "ATANH_RATIO": Fit(-35.5, atanh, zero, mpmath.mpf(0.16), relative(atanh)),
         "LOG_COSH": Fit(-36.4, log_cosh, zero, square, relative(log_cosh)),
+        "COSHM1": Fit(-36.8, coshm1, zero, mpmath.mpf(1), relative(coshm1)),
         "LOG2": Fit(-45.0, lambda z: atanh(z) / mp.log(2), zero, narrow, relative(lambda z: atanh(z) / mp.log(2))),
         "EXP_TAIL": Fit(-59.9, off_zero(lambda r: (mp.expm1(r) - r) / r**2), -half_ln2, half_ln2, lambda r: half_ln2),
         "LOG_COSH_TAIL": Fit(-57.3, off_zero(lambda z: (log_cosh(z) - 0.5) / z), zero, square, lambda z: 2 * z + 2.0**-20),

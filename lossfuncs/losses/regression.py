@@ -13,7 +13,7 @@ import numpy as np
 
 from ..dispatch import loss
 from ..options import EPS, number
-from ..rows import Rows, Sum, Top, mean_of, where
+from ..rows import Rows, Sum, Top, coshm1, exp_nonpositive, mean_of, where
 from ..rows import log_cosh as log_cosh_of
 
 LN2 = math.log(2.0)
@@ -184,11 +184,9 @@ def log_cosh_error_curve(t: float, p: float) -> float:
 
 
 def _log_cosh_parts(t: float, p: float) -> tuple[Any, Any]:
-    # with y = exp(-|e|): cosh e - 1 = (1 - y)^2 / 2y, which far away would overflow: there |e| - log 2 + log1p(y^2)
+    # log1p(cosh e - 1), but where that grows large |e| - log 2 + log1p(exp(-2|e|))
     d = abs(p - t)
-    h = math.expm1(-d)
-    y = 1.0 + h
-    return where(d < 1.0, 0.0, d - LN2), where(d < 1.0, h * h / (2.0 * y), y * y)
+    return where(d < 1.0, 0.0, d - LN2), where(d < 1.0, coshm1(d), exp_nonpositive(-2.0 * d))
 
 
 LOG_COSH_ERROR = mean_of(log_cosh_error, log_cosh_error_slope, log_cosh_error_curve, logs=(_log_cosh_parts,))
