@@ -49,8 +49,7 @@ class Compiled:
 
 
 def _rows_kernel(rows: Rows, kind: str, labelled: bool, n: int, total: bool, order: int, parameters: int) -> Compiled:
-    if rows.narrow is not None and kind != "float64" and not labelled and n > 1:  # with one element there is nothing to gather
-        rows = rows.narrow
+    rows = rows.suited(kind, labelled, n)
     kept = order == 1 and rows.softmax_slope is not None and SHORT < n <= KEPT
     return _kernel(rows, kind, labelled, n > SHORT, total, order, parameters, kept)
 

@@ -36,12 +36,10 @@ from .lanes import (
     top_to,
     widen,
 )
-from .rows import Pass, Rows, Scalar, looks_back
+from .rows import FACTORS, Pass, Rows, Scalar, looks_back
 
 AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
-
-FACTORS = 16  # how many 1 + e <= 2^24 a lane takes before their logarithm: the product of two lanes, 2^768, does not overflow
 
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
 

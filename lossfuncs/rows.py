@@ -16,8 +16,8 @@ Numba schedules (`cpu.py`). For this they are free of branches: `where(condition
 The passes:
 
     Sum(f, k)       totals of f(s, t, p, *a) -> k numbers
-    Logs(f)         the total of x + log1p(e), (x, e) = f(s, t, p, *a), 0 <= e <= 2^24: the factors 1 + e are multiplied first, so that
-                    many elements share a logarithm. Two totals: this, and 0, where the product was
+    Logs(f)         the total of x + log1p(e), (x, e) = f(s, t, p, *a), 0 <= e <= 2^24: the factors 1 + e are multiplied, so that
+                    FACTORS elements share a logarithm. Two totals: this, and 0, where the product was
     Max(f, k)       likewise their maxima; NaN stays
     Top(f, k)       likewise, but NaN is passed over: for less, where a later pass meets it anyway
     LogSumExp(f)    of x = f(s, t, p, *a): two totals, the maximum m and the sum r of exp(x - m) over the others, so that the
@@ -42,6 +42,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 Scalar = Callable[..., Any]
+FACTORS = 16  # how many 1 + e <= 2^24 of `Logs` share a logarithm: the product of two lanes' 16, 2^768, does not overflow
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
@@ -126,7 +127,7 @@ def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None) -> Pass:
     return Pass("sum", count, terms, hard=hard)
 
 
-def Logs(terms: Scalar, hard: Scalar | None = None, sparse: bool = False) -> Pass:
+def Logs(terms: Scalar, hard: Scalar | None = None, *, sparse: bool = False) -> Pass:
     """The total of x + log1p(e), (x, e) = terms(s, t, p, *a), and 0. `hard` as for `Sum`; `sparse` if t = 0 brings 0, whatever p."""
     return Pass("logs", 2, terms, hard=hard, sparse=sparse)
 
@@ -193,7 +194,7 @@ class Rows(NamedTuple):
     # softmax_slope(c, t, e, *a): the slope once more, for a schedule that has kept e = exp(x - m) of the LogSumExp pass.
     softmax_slope: Scalar | None = None
     # The same for data of float32 and below, whose squares and products neither over- nor underflow a float64, and whose values need
-    # not be right to its last bit. With labels it is not used.
+    # not be right to its last bit. Not for labels.
     narrow: Rows | None = None
     # How many of the passes the value needs; the derivative needs all. None: all.
     leading: int | None = None
@@ -205,9 +206,13 @@ class Rows(NamedTuple):
     cuda: str | None = ""
     written: str = ""  # what the user wrote for it in C++
 
+    def suited(self, dtype: str, labelled: bool, n: int) -> Rows:
+        """These or the narrow ones, for rows of n elements. Of one element there is nothing to gather, so there the plain ones do."""
+        return self if self.narrow is None or dtype == "float64" or labelled or n == 1 else self.narrow
+
 
 def mean_of(
-    value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, hard: Scalar | None = None, logs: tuple[Scalar, ...] = ()
+    value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, *, hard: Scalar | None = None, logs: tuple[Scalar, ...] = ()
 ) -> Rows:
     """The mean over the row of value(t, p, *a), its derivative slope(t, p, *a) and second derivative curve(t, p, *a).
 
@@ -222,10 +227,10 @@ def mean_of(
         return (1.0 / n,)
 
     one = Sum(_as_terms(value), 1, None if hard is None else _as_terms(hard))
-    narrow = Logs(*map(_as_terms, logs)) if logs else None
+    parts = [_as_terms(f) for f in logs]
     name = value.__name__
     rows = Rows(name, (one,), mean, around, _scaled(slope), _scaled(curve), pointwise=True, cuda=f"Mean<{name}<T>>")
-    return rows if narrow is None else rows._replace(narrow=rows._replace(passes=(narrow,)))
+    return rows._replace(narrow=rows._replace(passes=(Logs(parts[0], *parts[1:]),))) if parts else rows
 
 
 def sum_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None) -> Rows:

@@ -16,7 +16,7 @@ from typing import Any
 from numba import types
 
 from . import plain
-from .fold import AHEAD, ELEMENTS, FACTORS, Fold, hard_or_soft, inline, tree
+from .fold import AHEAD, ELEMENTS, Fold, hard_or_soft, inline, tree
 from .lanes import (
     BAD,
     IGNORED,
@@ -44,7 +44,7 @@ from .lanes import (
 )
 from .parts import shared
 from .problem import NO_CLASS
-from .rows import Rows, Scalar
+from .rows import FACTORS, Rows, Scalar
 
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 

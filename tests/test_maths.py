@@ -237,6 +237,7 @@ def _where(condition: Any, x: Any, y: Any) -> Any:
 PRECISE = {
     contract.where: _where,
     contract.log_cosh: lambda x: mp.log(mp.cosh(x)),
+    contract.coshm1: lambda x: mp.cosh(x) - 1,
     math.log: lambda x: mp.log(x) if x else -mp.inf,
     math.copysign: lambda x, sign: abs(x) if sign >= 0 else -abs(x),
     math.pow: mp.power,
@@ -263,6 +264,8 @@ def precise(rows: Rows, t: Any, p: Any, a: tuple[float, ...]) -> tuple[Any, list
         columns = [[v[i] if isinstance(v, tuple) else v for v in found] for i in range(max(1, one.size))]
         if one.op == "sum":
             s += tuple(mp.fsum(column) for column in columns)
+        elif one.op == "logs":
+            s += (mp.fsum(x + mp.log1p(e) for x, e in found), mp.mpf(0))
         elif one.op in ("max", "top"):
             s += tuple(max(column) for column in columns)
         else:
@@ -311,8 +314,12 @@ def test_row_maths_keeps_its_digits(entry: Entry, options: dict[str, Any]) -> No
             t, p = (np.asarray(x, np.float32 if x.dtype.kind == "f" else x.dtype) for x in (t, p))
             rows, a = maths(entry, options, t, len(p))
             value, slopes = precise(rows, t, p, a)
+            narrow = rows.suited("float32", np.ndim(t) == 0, len(p))
+            if narrow is not rows and narrow.passes[0].op == "logs":
+                assert abs(precise(narrow, t, p, a)[0] - value) <= 1e-15 * abs(value), name
             t, p = (np.asarray(x, np.float64 if x.dtype.kind == "f" else x.dtype)[None] for x in (t, p))
             got = float(plain.values(rows, t, p, a)[0])
+            assert abs(float(plain.values(narrow, t, p, a)[0]) - value) <= 2e-9 * abs(value), name
             # the largest share is of probabilities clipped at 1 - EPS: there a rounding of 1e-16 is 1e-9 of the value
             assert abs(got - value) <= 2e-10 * abs(value), name
             # a correlation's slope is a difference of unit vectors over a norm: its digits are those of the terms

@@ -16,7 +16,7 @@ from ..derivatives import value_and_grad
 from ..dispatch import backend
 from ..domains import draw
 from ..problem import STRUCTURAL
-from ..rows import bind, exp_nonpositive, log_cosh, sigmoid, softplus
+from ..rows import FACTORS, bind, exp_nonpositive, log_cosh, sigmoid, softplus
 from ..table import LOSSES, METRICS, Entry
 from . import machine
 
@@ -254,11 +254,11 @@ def _maths_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def elementary_functions(workload: Workload) -> float | None:
-    """How often the row maths asks for exp, log and their kin, by element: of the value, or of value and gradient."""
+    """How often the row maths asks for exp, log and their kin, by element: of the value, or with its gradient; targets are hard."""
     entry = workload.entry
     if entry.rows is None or entry.shape == "own":
         return None
-    count = 0
+    count = 0.0
 
     def counted(function: Callable[..., float], weight: int = 1) -> Callable[..., float]:
         def counting(*arguments: Any) -> float:
@@ -275,21 +275,19 @@ def elementary_functions(workload: Workload) -> float | None:
                  log_cosh: counted(log_cosh, 2)}  # fmt: skip
     n = workload.shape[-1]
     rows, parameters = plan(entry, n, _maths_options(entry, workload.options))
-    totals = (0.5,) * sum(one.size for one in rows.passes)
     labelled = entry.targets == "index"
+    rows = rows.suited(workload.dtype, labelled, n)
+    totals = (0.5,) * sum(one.size for one in rows.passes)
     for one in rows.passes if workload.gradient else rows.passes[: rows.leading]:
-        if one.op in ("sum", "max", "top", "lse"):
-            hard = entry.targets == "binary" and not workload.gradient and one.hard is not None
-            terms = one.hard if hard else one.terms
-            assert terms is not None
-            bind(terms, replaced, lambda f: f)(totals, 0.0, 0.5, *parameters)
-            count += one.op == "lse"
+        if one.op in ("sum", "logs", "max", "top", "lse"):
+            bind(one.hard or one.terms, replaced, lambda f: f)(totals, 0.0, 0.5, *parameters)
+            count += {"lse": 1.0, "logs": 1.0 / min(n, FACTORS)}.get(one.op, 0.0)
         elif one.op == "dot" and not labelled:
             bind(one.terms, replaced, lambda f: f)(totals, 0.5, *parameters)
     if workload.gradient and rows.slope is not None:
         constants = bind(rows.around, {}, lambda f: f)(totals, float(n), *parameters) if rows.around else totals
         bind(rows.slope, replaced, lambda f: f)(constants, 0.0, 0.5, *parameters)
-    return float(count)
+    return count
 
 
 def data(workload: Workload, warm: bool, cache: int) -> list[tuple[Array, Array]]:
