@@ -296,12 +296,12 @@ class Kernel:
 
         return group
 
-    def _pointwise(self, terms: Scalar) -> Any:
+    def _pointwise(self, terms: Scalar, take_in: Any) -> Any:
         """element(S, u, c, t, p, into, into2, i, lane, wanted, a): take in one element and write its derivatives to place i.
 
         A pointwise loss needs no totals for them, so one sweep does both, and value and slope share their transcendental parts.
         """
-        element, terms, take_in = self.element, self.element.bind(terms), factor_to if self.logs else add_to
+        element, terms = self.element, self.element.bind(terms)
         load, store, (slope, *more) = element.load, element.store, self.derivatives
 
         @inline
@@ -321,11 +321,11 @@ class Kernel:
 
         return both
 
-    def _pointwise_block(self, scale: Any) -> Any:
+    def _pointwise_block(self, scale: Any, take_in: Any) -> Any:
         """each(S, (U, c), (into, into2), t, p, i, a): 64 elements, whose derivatives are scaled by scale(U, lane)."""
 
         def block(terms: Scalar) -> Any:
-            element = self._pointwise(terms)
+            element = self._pointwise(terms, take_in)
 
             @inline
             def each(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, a: Any) -> None:
@@ -421,45 +421,38 @@ class Kernel:
 
     def _pointwise_step(self) -> Any:
         """each(F, E, U, c, t, p, G, H, a): what 64 elements bring, and their derivatives times U."""
-        one, load, bind, totals = self.maths.passes[0], self.element.load, self.element.bind, self.fold.totals
+        one, load, bind = self.maths.passes[0], self.element.load, self.element.bind
+
+        @inline
+        def value_in(FE: Any, lane: int, x: float, weight: float, wanted: bool) -> None:
+            put(FE[0], lane, x)
+
+        @inline
+        def factor_in(FE: Any, lane: int, xe: Any, weight: float, wanted: bool) -> None:
+            put(FE[0], lane, xe[0])
+            put(FE[1], lane, xe[1])
+
+        take_in = factor_in if self.logs else value_in
         if self.order:
-            block, count = self._pointwise_block(inline(lambda U, lane: U[lane])), self.fold.count
-
-            @inline
-            def derived(F: Any, E: Any, U: Any, c: Any, t: Any, p: Any, G: Any, H: Any, a: Any) -> None:
-                S = totals()
-                for i in range(count * LANES):
-                    put(S, i, 0.0)
-                block(S, (U, c), (G, H), t, p, 0, a)
-                for lane in range(LANES):
-                    put(F, lane, S[lane])
-                    if count == 2:
-                        put(E, lane, S[LANES + lane])
-
-            return derived
+            block = self._pointwise_block(inline(lambda U, lane: U[lane]), take_in)
+            return inline(lambda F, E, U, c, t, p, G, H, a: block((F, E), (U, c), (G, H), t, p, 0, a))
 
         def mapping(terms: Any) -> Any:
             @inline
-            def step(F: Any, s: Any, E: Any, t: Any, p: Any, j: int, a: Any) -> None:
+            def step(FE: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
                 for lane in range(LANES):
-                    put(F, lane, terms(s, load(t[lane]), load(p[lane]), *a))
+                    take_in(FE, lane, terms(s, load(t[lane]), load(p[lane]), *a), 1.0, True)
 
-            @inline
-            def logs(F: Any, s: Any, E: Any, t: Any, p: Any, j: int, a: Any) -> None:
-                for lane in range(LANES):
-                    x, e = terms(s, load(t[lane]), load(p[lane]), *a)
-                    put(F, lane, x)
-                    put(E, lane, e)
-
-            return logs if self.logs else step
+            return step
 
         step = mapping(bind(one.terms))
         if one.hard is not None:
             step = hard_or_soft(mapping(bind(one.hard)), step, self.element.any_soft)
-        return inline(lambda F, E, U, c, t, p, G, H, a: step(F, (), E, t, p, 0, a))
+        return inline(lambda F, E, U, c, t, p, G, H, a: step((F, E), (), U, t, p, 0, a))
 
     def _pointwise_long(self) -> Any:
-        block, element = self._pointwise_block(inline(lambda u, lane: u)), self._pointwise(self.maths.passes[0].terms)
+        take_in = factor_to if self.logs else add_to
+        block, element = self._pointwise_block(inline(lambda u, lane: u), take_in), self._pointwise(self.maths.passes[0].terms, take_in)
         finish, around, twice = self.finish(), self.around, self.order == 2
         [sweep], count, read = self.fold.parts[0], self.fold.count, self.read
         settle, settled = sweep.settle or inline(lambda S: None), sweep.finish
