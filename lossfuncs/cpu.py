@@ -73,12 +73,17 @@ def _piece_kernel(rows: Rows, kind: str, index: int, order: int, parameters: int
 def run(problem: Problem, task: Task) -> float:
     """Do the task; returns the total. Raises BadLabel."""
     m, n = problem.m, problem.n
-    anywhere = problem.rows.pointwise and not problem.labelled
-    if anywhere and task.total and task.weights is None:
+    if task.total and task.weights is None and _even(problem):
         return _cut(problem, task, 0, m * n)
     if n <= LONGEST or problem.labelled:
         return _whole_rows(problem, task, 0, m, n)
-    return _long_rows(problem, task, _cut if anywhere else _pieces)
+    return _long_rows(problem, task, _cut if problem.rows.pointwise else _pieces)
+
+
+def _even(problem: Problem) -> bool:
+    """Whether rows may be cut anywhere, and CUT elements a row leave nothing over."""
+    size = problem.m * problem.n
+    return problem.rows.pointwise and not problem.labelled and (size <= CUT or size % CUT == 0)
 
 
 def totals(problem: Problem, weights: Array | None) -> list[float]:
@@ -99,7 +104,7 @@ def shortcut(
     """
     m, n, a = problem.m, problem.n, problem.parameters
     share = 1.0
-    if divisor is not None and problem.rows.pointwise and not problem.labelled and (m * n <= CUT or m * n % CUT == 0):
+    if divisor is not None and _even(problem):
         n = min(m * n, CUT)
         m = problem.m * problem.n // n
         share = _share(problem, problem.n) / _share(problem, n)

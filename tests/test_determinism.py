@@ -84,6 +84,16 @@ def test_any_number_of_threads_and_every_repeat_give_the_same_bits(what: str) ->
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("name", ["huber", "log_cosh", "binary_crossentropy", "cosine_similarity"])
+@pytest.mark.parametrize("shape", [(2011, 62), (50, 62), (333, 100), (4097, 1), (64, 64)], ids=str)
+def test_a_call_that_was_made_before_gives_the_same_bits(name: str, shape: tuple[int, int]) -> None:
+    t, p = inputs(by_name("loss", name), {}, shape)
+    for options in ({}, {"reduction": "mean"}, {"reduction": "sum", "sample_weight": np.linspace(0.0, 2.0, shape[0])}):
+        found = {digest((getattr(lossfuncs, name)(t, p, **options),)) for _ in range(5)}
+        found |= {digest(lossfuncs.value_and_grad(name, t, p, **options)[:1]) for _ in range(5)}
+        assert len(found) == 1, options
+
+
 def test_circle_has_the_same_bits_for_any_number_of_threads() -> None:
     t, p = inputs(by_name("loss", "circle"), {}, (300, 24))
     before = lossfuncs.get_num_threads()
