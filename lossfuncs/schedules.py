@@ -536,9 +536,13 @@ class Kernel:
 
         return gradients if self.order else values
 
-    def piece(self, index: int) -> Any:
-        """The kernel for pass `index` over elements [begin, end) of one row: its totals, given all those of the passes before."""
-        fold, count = self.fold.each[index], self.fold.count
+    def piece(self, index: int, careful: bool) -> Any:
+        """The kernel for pass `index` over elements [begin, end) of one row: its totals, given all those of the passes before.
+
+        If `careful`, the parts of its careful sums instead.
+        """
+        fold, count = self.fold.each_careful[index] if careful else self.fold.each[index], self.fold.count
+        first, found = (self.fold.parts, self.fold.width - self.fold.parts) if careful else (0, count)
         totals, labels64, tail = self.fold.totals, self.lane_labels, scratch(LANES, self.element.type)
 
         def run(t: Any, p: Any, before: Any, out: Any, begin: int, end: int, a: Any) -> int:
@@ -551,8 +555,8 @@ class Kernel:
                 put(rest_t, j, y[n // LANES * LANES + j])
                 put(rest_p, j, x[n // LANES * LANES + j])
             fold(S, K, y, x, rest_t, rest_p, n, a)
-            for q in range(count):
-                out[q] = S[q * LANES]
+            for q in range(found):
+                out[q] = S[(first + q) * LANES]
             return -1
 
         return run
