@@ -76,7 +76,7 @@ template <class T> struct poisson_deviation {
 template <class T> struct cosine {
     T sign;
     typedef Passes<Top<2>, Sum<3>> passes;
-    DEVICE static double scale(double largest) { return largest > 1e100 ? 1e-200 : largest < 1e-100 ? 1e200 : 1.0; }
+    DEVICE static double scale(double largest) { return largest > 1e100 ? 0x1p-664 : largest < 1e-100 ? 0x1p664 : 1.0; }
     DEVICE static double norm(double squares, double scale) { return maximum(sqrt(squares), EPS * scale); }
     DEVICE static double of(const double* s) {
         return minimum(maximum(s[4] / norm(s[2], scale(s[0])) / norm(s[3], scale(s[1])), -1.0), 1.0);

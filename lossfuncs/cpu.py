@@ -63,10 +63,10 @@ def _kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, orde
 
 
 @functools.cache
-def _piece_kernel(rows: Rows, kind: str, index: int, order: int, parameters: int) -> Compiled:
-    """The kernel of pass `index` on a piece of a row; of the derivatives for order > 0."""
+def _piece_kernel(rows: Rows, kind: str, index: int, order: int, parameters: int, careful: bool = False) -> Compiled:
+    """The kernel of pass `index` on a piece of a row, or of its careful sums; of the derivatives for order > 0."""
     kernel = Kernel(rows, kind, False, True, False, order, parameters)
-    function = kernel.piece_gradient() if order else kernel.piece(index)
+    function = kernel.piece_gradient() if order else kernel.piece(index, careful)
     return Compiled(rows.name, function, piece_signature(kernel, parameters, order > 0))
 
 
@@ -339,24 +339,32 @@ def _gathered(problem: Problem, one: Pass, index: int, s: tuple[Any, ...], begin
         i = int(s[one.label])
         p = take(problem.p, begin + i, begin + i + 1, dtype).astype(np.float64)
         return (np.float64(plain.on_arrays(one.terms)(s, p, *a)[0]),)
-    kernel = _piece_kernel(problem.rows, _kind(problem), index, 0, len(a))
     slot = len(s)
     count = sum(x.size for x in problem.rows.passes)
-    before = np.array([*s, *[0.0] * (count - slot)], np.float64)
-    found = np.empty((pieces, count))
 
-    def gather(i: int) -> None:
-        lo, hi = begin + i * CHUNK, min(end, begin + (i + 1) * CHUNK)
-        t, p = (_bits(take(x, lo, hi, dtype)) for x in (problem.t, problem.p))
-        known = before.copy()
-        if one.op == "earlier":
-            known[one.label] -= i * CHUNK  # the kernel counts places from the piece's beginning
-        kernel.call(t, p, known, found[i], 0, hi - lo, a)
+    def gathered(s: tuple[Any, ...], width: int, careful: bool) -> Array:
+        kernel = _piece_kernel(problem.rows, _kind(problem), index, 0, len(a), careful)
+        before = np.array([*s, *[0.0] * (count - len(s))], np.float64)
+        found = np.empty((pieces, width))
 
-    threads.run(gather, pieces)
-    totals = found[:, slot : slot + one.size]
+        def gather(i: int) -> None:
+            lo, hi = begin + i * CHUNK, min(end, begin + (i + 1) * CHUNK)
+            t, p = (_bits(take(x, lo, hi, dtype)) for x in (problem.t, problem.p))
+            known = before.copy()
+            if one.op == "earlier":
+                known[one.label] -= i * CHUNK  # the kernel counts places from the piece's beginning
+            kernel.call(t, p, known, found[i], 0, hi - lo, a)
+
+        threads.run(gather, pieces)
+        return found
+
+    totals = gathered(s, count, False)[:, slot : slot + one.size]
     if one.op in ("sum", "dot", "larger", "earlier"):
-        return tuple(np.float64(_exact_sum(x)) for x in totals.T)
+        sums = tuple(np.float64(_exact_sum(x)) for x in totals.T)
+        if one.careful and plain.on_arrays(one.careful.doubt)((*s, *sums), *a):
+            parts = gathered((*s, *sums), 3 * one.careful.size, True)
+            return plain.settled(one.careful, (*s, *sums), np.split(parts, one.careful.size, axis=1), a)[slot:]
+        return sums
     if one.op == "max":
         return tuple(np.max(totals, axis=0))
     if one.op == "top":

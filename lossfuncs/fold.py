@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numba
 from numba import types
 
-from . import rows, vectormath
+from . import exact, rows, vectormath
 from .lanes import (
     LANES,
     add_to,
@@ -29,14 +29,18 @@ from .lanes import (
     labelled_target,
     max_to,
     narrow,
+    parts_to,
     prefetch,
     put,
+    rarely,
     scratch,  # fmt: skip
     set_to,
     top_to,
+    two_product,
+    two_sum,
     widen,
 )
-from .rows import FACTORS, Pass, Rows, Scalar, looks_back
+from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_back
 
 AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
@@ -59,6 +63,7 @@ class Element:
         self.replace: dict[Any, Any] = {getattr(math, name): f for name, f in named.items()}
         own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "coshm1", "rel_entr")
         self.replace |= {getattr(rows, name): tier[name] for name in own}
+        self.replace |= {exact.two_sum: two_sum, exact.two_product: two_product}
         self.replace |= {max: tier["maximum"], min: tier["minimum"], abs: tier["fabs"]}
         self.bound: dict[Any, Any] = {}
 
@@ -110,13 +115,17 @@ class Fold:
         # Only ids that are sorted already are compared with any number; everything else needs a label that is a class.
         self.strict = labelled and any(one.op in ("dot", "pick") for one in rows.passes)
         self.count = sum(one.size for one in rows.passes)
-        self.softmax = (self.count + 1) * LANES  # a pass may need one total for itself
+        self.parts = self.count + 1  # where the parts of careful sums stand; a pass may need one total for itself
+        self.width = self.parts + 3 * max([one.careful.size for one in rows.passes if one.careful], default=0)
+        self.softmax = self.width * LANES
         self.totals = scratch(self.softmax + (KEPT + LANES if kept else 0), types.float64)
         slots = itertools.accumulate((one.size for one in rows.passes), initial=0)
         parts = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]
-        self.parts = parts
+        self.gatherings = parts
         self.each = [self._one_after_the_other(part) for part in parts]
+        self.each_careful = {k: self._carefully(one.careful) for k, one in enumerate(rows.passes) if one.careful}
         together: list[Any] = []  # sweeps that need nothing of each other walk along the row together
+        in_doubt: list[Any] = []  # what is still to be done behind them
         for one, part in zip(rows.passes, parts, strict=True):
             for k, piece in enumerate(part):
                 joins = not looks_back(one) or one.op == "earlier"  # which needs nothing of how many are larger but whether to be counted
@@ -124,8 +133,10 @@ class Fold:
                     if not piece.alone and not together[-1][-1].alone:
                         together[-1].append(piece)
                         continue
-                together.append([piece] if isinstance(piece, Sweep) else piece)
-        self.all = self._one_after_the_other(together)
+                together += [*in_doubt, [piece] if isinstance(piece, Sweep) else piece]
+                in_doubt = []
+            in_doubt += [self._settling(one.careful)] if one.careful else []
+        self.all = self._one_after_the_other(together + in_doubt)
 
     def _one_after_the_other(self, parts: list[Any]) -> Any:
         """Walks, and what is done between them.
@@ -240,6 +251,78 @@ class Fold:
         [sweep] = self._gathering(one, slot, 0.0, factor_to)
         finish = _logs_of_pairs(slot, log1p) if self.long else _logs(slot, log1p)
         return [sweep._replace(finish=finish, settle=_logs(slot, log1p))]
+
+    def _carefully(self, careful: Careful) -> Any:
+        """The walk that gathers a careful sum's parts."""
+        load, target, stride, long = self.element.load, self.target, self.stride, self.long
+        terms, read = self.element.bind(careful.terms), column(self.count)
+        first, size = self.parts * LANES, 3 * careful.size * LANES
+
+        @inline
+        def gather(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            X = at(S, first)
+            for i in range(size):
+                put(X, i, 0.0)
+            steps = n // LANES if long else n
+            for j in range(steps):
+                y, x = at(t, j * stride), at(p, j * LANES)
+                for lane in range(LANES):
+                    parts_to(X, lane, terms(read(S, lane), target(K, y, j, lane), load(x[lane]), *a))
+            if long:
+                for lane in range(n - steps * LANES):
+                    parts_to(X, lane, terms(read(S, lane), target(K, tail_t, steps, lane), load(tail_p[lane]), *a))
+                half = LANES // 2
+                while half:
+                    for i in range(0, size, LANES):
+                        for lane in range(half):
+                            parts_to(at(X, i // (3 * LANES) * (3 * LANES)), lane, X[i + lane + half])
+                    half //= 2
+
+        return gather
+
+    def _settling(self, careful: Careful) -> Any:
+        """After a careful sum: whether a lane's totals are in doubt, and what they are then."""
+        which, gather, read, scratch = careful.which, self._carefully(careful), column(self.count), self.totals
+        parts, first = column(3 * careful.size), self.parts * LANES
+        doubt, settle = self.element.bind(careful.doubt), self.element.bind(careful.settle)
+
+        @inline
+        def settled(S: Any, lane: int, a: Any) -> Any:
+            s, x = read(S, lane), settle(parts(at(S, first), lane), *a)
+            return x if (x == x) & doubt(s, *a) else s[which]
+
+        @inline
+        def rows(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> float:
+            gather(S, K, t, p, tail_t, tail_p, n, a)
+            for lane in range(LANES):
+                put(S, which * LANES + lane, settled(S, lane, a))
+            return 0.0
+
+        @inline
+        def row(s: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> Any:
+            S = scratch()
+            for lane in range(LANES):
+                set_to(S, lane, s)
+            gather(S, K, t, p, tail_t, tail_p, n, a)
+            return settled(S, 0, a)
+
+        @inline
+        def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            doubts = 0
+            for lane in range(LANES):
+                doubts += doubt(read(S, lane), *a)
+            if doubts:
+                rarely(rows, S, K, t, p, tail_t, tail_p, n, a)
+
+        @inline
+        def long(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            s = read(S, 0)
+            if doubt(s, *a):  # not of S itself: then all lanes would have to be in memory, whether in doubt or not
+                x = rarely(row, s, K, t, p, tail_t, tail_p, n, a)
+                for lane in range(LANES):
+                    put(S, which * LANES + lane, x)
+
+        return long if self.long else short
 
     def _max(self, one: Pass, slot: int) -> list[Any]:
         return self._gathering(one, slot, -math.inf, max_to)

@@ -101,6 +101,36 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(function, [a, b, c])
 
 
+def own_function(context: Any, module: Any, body: Any, signature: Any, kinds: Any) -> Any:
+    """The body, compiled with `fold.inline`, as a function of this module that stays apart.
+
+    LLVM knows its arguments to be no scratch of its own: what comes in a struct in memory might be.
+    """
+    compiled = body.dispatcher.get_compile_result(signature)
+    context.active_code_library.add_linking_library(compiled.library)
+    result = context.get_value_type(signature.return_type)
+    function = ir.Function(module, ir.FunctionType(result, kinds), module.get_unique_name("body"))
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block())
+    declared = context.declare_function(module, compiled.fndesc)
+    builder.ret(context.call_conv.call_function(builder, declared, signature.return_type, signature.args, function.args)[1])
+    return function
+
+
+@intrinsic
+def rarely(typing: Any, body: Any, s: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: Any, a: Any) -> Any:
+    """The number body(s, K, ...), from code apart, as it is rarely run."""
+    arguments = (s, K, t, p, tail_t, tail_p, n, a)
+    inner = body.get_call_type(typing, arguments, {})
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = own_function(context, builder.module, body, inner, [x.type for x in args[1:]])
+        return builder.call(function, args[1:])
+
+    return types.float64(body, *arguments), emit
+
+
 def _gather(op: str) -> Any:
     @intrinsic
     def gather(typing: Any, p: Any, lane: Any, values: Any, weight: Any, wanted: Any) -> Any:
@@ -158,6 +188,54 @@ add_to, dot_to, max_to, top_to, min_to, factor_to = (_gather(op) for op in ("add
 """gather(p, lane, values, weight, wanted): take the values of one element into that lane's totals, where wanted.
 
 factor_to takes a pair (x, e): it adds x, and makes the second total E, of the product 1 + E, (1 + E)(1 + e) - 1."""
+
+
+def _two_sum(builder: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    total = builder.fadd(x, y)
+    of_y = builder.fsub(total, x)
+    return total, builder.fadd(builder.fsub(x, builder.fsub(total, of_y)), builder.fsub(y, of_y))
+
+
+def _two_product(builder: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    product = builder.fmul(x, y)
+    return product, _fma(builder, x, y, builder.fneg(product))
+
+
+def _exactly(operation: Callable[..., tuple[Any, Any]]) -> Any:
+    @intrinsic
+    def both(typing: Any, x: Any, y: Any) -> Any:
+        result = types.UniTuple(types.float64, 2)
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return context.make_tuple(builder, result, operation(builder, *args))
+
+        return result(types.float64, types.float64), emit
+
+    return both
+
+
+two_sum, two_product = _exactly(_two_sum), _exactly(_two_product)
+"""`exact.two_sum` and `exact.two_product`."""
+
+
+@intrinsic
+def parts_to(typing: Any, p: Any, lane: Any, values: Any) -> Any:
+    """Add the values of one element to that lane's sums, of three parts each: `exact.add_to_parts`."""
+    numbers = values.types if isinstance(values, types.BaseTuple) else (values,)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        p, lane, values = args
+        for q, number in enumerate(numbers):
+            x = builder.extract_value(values, q) if isinstance(signature.args[2], types.BaseTuple) else values
+            x = context.cast(builder, x, number, types.float64)
+            places = [builder.gep(p, [builder.add(lane, _INDEX((3 * q + k) * LANES))]) for k in range(3)]
+            for place in places[:2]:
+                total, x = _two_sum(builder, builder.load(place), x)
+                builder.store(total, place)
+            builder.store(builder.fadd(builder.load(places[2]), x), places[2])
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, values), emit
 
 
 @intrinsic

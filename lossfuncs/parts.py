@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .lanes import intrinsic
+from .lanes import intrinsic, own_function
 from .threads import _CONDUCT
 
 _WORD, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
@@ -28,7 +28,8 @@ def shared(typing: Any, body: Any, team: Any, parts: Any, begin: Any, end: Any, 
         _, team, parts, begin, end, arguments = args
         fields = [builder.extract_value(arguments, i) for i in range(len(signature.args[5].types))]
         frame = ir.LiteralStructType([_WORD, _WORD, _WORD, *(field.type for field in fields)])
-        part = _part(builder.module, frame, _own(context, builder.module, body, inner, [field.type for field in fields]))
+        own = own_function(context, builder.module, body, inner, [*(field.type for field in fields), _WORD, _WORD])
+        part = _part(builder.module, frame, own)
 
         place, result = cgutils.alloca_once(builder, frame), cgutils.alloca_once(builder, _WORD)
         alone = builder.icmp_signed("==", team, _WORD(0))
@@ -45,19 +46,6 @@ def shared(typing: Any, body: Any, team: Any, parts: Any, begin: Any, end: Any, 
         return builder.load(result)
 
     return types.int64(body, team, parts, begin, end, arguments), emit
-
-
-def _own(context: Any, module: Any, body: Any, inner: Any, kinds: list[Any]) -> Any:
-    """The body as a function of this module, whose arguments LLVM knows to be no scratch of its own: what a frame holds might be."""
-    compiled = body.dispatcher.get_compile_result(inner)
-    context.active_code_library.add_linking_library(compiled.library)
-    function = ir.Function(module, ir.FunctionType(_WORD, [*kinds, _WORD, _WORD]), module.get_unique_name("body"))
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
-    declared = context.declare_function(module, compiled.fndesc)
-    builder.ret(context.call_conv.call_function(builder, declared, inner.return_type, inner.args, function.args)[1])
-    return function
 
 
 def _part(module: Any, frame: Any, own: Any) -> Any:

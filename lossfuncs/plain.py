@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .rows import Pass, Rows, Scalar, bind, coshm1, exp_nonpositive, log_cosh, rel_entr, sigmoid, softplus, where
+from .problem import exact_sum
+from .rows import Careful, Pass, Rows, Scalar, bind, coshm1, exp_nonpositive, log_cosh, rel_entr, sigmoid, softplus, where
 
 Array = NDArray[Any]
 
@@ -113,7 +114,8 @@ def _gather(one: Pass, s: tuple[Array, ...], t: Array, p: Array, a: tuple[float,
         total = np.sum(x + np.log1p(e), axis=-1, keepdims=True)
         return total, np.zeros_like(total)
     if one.op in ("sum", "dot"):
-        return tuple(np.sum(x, axis=-1, keepdims=True) for x in terms)
+        sums = tuple(np.sum(x, axis=-1, keepdims=True) for x in terms)
+        return sums if one.careful is None else _carefully(one.careful, (*s, *sums), t, p, a)[len(s) :]
     if one.op == "max":
         return tuple(np.max(x, axis=-1, keepdims=True) for x in terms)
     if one.op == "top":
@@ -123,6 +125,28 @@ def _gather(one: Pass, s: tuple[Array, ...], t: Array, p: Array, a: tuple[float,
     largest = x == m
     others = np.sum(np.where(largest, 0.0, np.exp(np.where(largest, 0.0, x - m))), axis=-1, keepdims=True)
     return m, others + (np.sum(largest, axis=-1, keepdims=True) - 1.0)
+
+
+def _carefully(careful: Careful, s: tuple[Array, ...], t: Array, p: Array, a: tuple[float, ...]) -> tuple[Array, ...]:
+    """s, with what is in doubt gathered again, one row after the other."""
+    s = (*s[: careful.which], s[careful.which].copy(), *s[careful.which + 1 :])
+    for row in zip(*np.nonzero(on_arrays(careful.doubt)(s, *a)[..., 0]), strict=True):
+        of_row = tuple(x[row] for x in s)
+        x = on_arrays(careful.terms)(of_row, t[row], p[row], *a)
+        s[careful.which][row] = settled(careful, of_row, list(x) if isinstance(x, tuple) else [x], a)[careful.which]
+    return s
+
+
+def settled(careful: Careful, s: tuple[Any, ...], numbers: list[Array], a: tuple[float, ...]) -> tuple[Any, ...]:
+    """The totals s of one row that are in doubt, settled by the sums of `numbers`."""
+    parts: list[float] = []
+    for x in numbers:
+        left = x.reshape(-1)
+        for _ in range(3):
+            parts.append(exact_sum(left))
+            left = np.append(left, -parts[-1])
+    x = on_arrays(careful.settle)(tuple(map(np.float64, parts)), *a)
+    return s if np.isnan(x) else (*s[: careful.which], x, *s[careful.which + 1 :])
 
 
 def values(rows: Rows, t: Array, p: Array, a: tuple[float, ...]) -> Array:

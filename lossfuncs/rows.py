@@ -29,6 +29,8 @@ The passes:
     Larger(x)       how many predictions are larger than total x, or NaN; at least 1 if total x is NaN
     Earlier(i, x, g) how many predictions before the label, total i, equal total x; where total g is not 0, it need not be counted
     again           what `joint` puts in the place of totals that stand elsewhere already
+
+A Sum may be `careful`: where its totals say that terms of both signs have cancelled, that row alone is gathered once more, exactly.
 """
 
 from __future__ import annotations
@@ -86,6 +88,20 @@ def rel_entr(a: float, b: float) -> float:
     return a * math.copysign(math.log1p(abs(a - b) / min(a, b)), a - b)
 
 
+class Careful(NamedTuple):
+    """Where doubt(s, *a), total `which` becomes settle(x, *a), with x the sums of terms(s, t, p, *a) -> `size` numbers, in parts.
+
+    Each sum is three numbers of x that add up to it, see `exact.py`: only what is below 2^-150 of the largest sum on the way may be lost.
+    Where settle gives NaN, because something overflowed, the total stays.
+    """
+
+    which: int
+    doubt: Scalar
+    terms: Scalar
+    size: int
+    settle: Scalar
+
+
 class Pass(NamedTuple):
     """One gathering over the row: the operation, and what each element brings."""
 
@@ -97,6 +113,7 @@ class Pass(NamedTuple):
     larger: int = 0  # for Earlier, which total says how many are larger
     hard: Scalar | None = None
     sparse: bool = False  # t = 0 brings 0: most of a one-hot row need not be looked at
+    careful: Careful | None = None
 
 
 class _Totals:
@@ -122,9 +139,9 @@ def looks_back(one: Pass) -> bool:
     return totals.asked
 
 
-def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None) -> Pass:
+def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None, careful: Careful | None = None) -> Pass:
     """Totals of terms(s, t, p, *a). `hard` gives the same numbers, to the last bit, for less where t is 0 or 1."""
-    return Pass("sum", count, terms, hard=hard)
+    return Pass("sum", count, terms, hard=hard, careful=careful)
 
 
 def Logs(terms: Scalar, hard: Scalar | None = None, *, sparse: bool = False) -> Pass:
@@ -290,8 +307,18 @@ def _moved(one: Pass, first: int, begin: int, end: int) -> Pass:
 
         return of_both
 
-    hard = None if one.hard is None else moved(one.hard)
-    return one._replace(terms=moved(one.terms), label=one.label + first if one.op == "pick" else 0, hard=hard)
+    hard, careful = None if one.hard is None else moved(one.hard), one.careful
+    if careful is not None:
+        doubt, settle = careful.doubt, careful.settle
+
+        def doubt_of_part(s: Any, *a: float) -> Any:
+            return doubt(s[first:], *a[begin:end])
+
+        def settle_of_part(x: Any, *a: float) -> Any:
+            return settle(x, *a[begin:end])
+
+        careful = Careful(careful.which + first, doubt_of_part, moved(careful.terms), careful.size, settle_of_part)
+    return one._replace(terms=moved(one.terms), label=one.label + first if one.op == "pick" else 0, hard=hard, careful=careful)
 
 
 def _value_of_part(value: Scalar, first: int, last: int, begin: int, end: int) -> Scalar:

@@ -454,7 +454,7 @@ class Kernel:
         take_in = factor_to if self.logs else add_to
         block, element = self._pointwise_block(inline(lambda u, lane: u), take_in), self._pointwise(self.maths.passes[0].terms, take_in)
         finish, around, twice = self.finish(), self.around, self.order == 2
-        [sweep], count, read = self.fold.parts[0], self.fold.count, self.read
+        [sweep], count, read = self.fold.gatherings[0], self.fold.count, self.read
         settle, settled = sweep.settle or inline(lambda S: None), sweep.finish
         totals, lanes64, tail, weights = self.fold.totals, self.lanes, scratch(LANES, self.element.type), self.weights
 
@@ -591,9 +591,13 @@ class Kernel:
 
         return gradients if self.order else values
 
-    def piece(self, index: int) -> Any:
-        """The kernel for pass `index` over elements [begin, end) of one row: its totals, given all those of the passes before."""
-        fold, count = self.fold.each[index], self.fold.count
+    def piece(self, index: int, careful: bool) -> Any:
+        """The kernel for pass `index` over elements [begin, end) of one row: its totals, given all those of the passes before.
+
+        If `careful`, the parts of its careful sums instead.
+        """
+        fold, count = self.fold.each_careful[index] if careful else self.fold.each[index], self.fold.count
+        first, found = (self.fold.parts, self.fold.width - self.fold.parts) if careful else (0, count)
         totals, labels64, tail = self.fold.totals, self.lane_labels, scratch(LANES, self.element.type)
 
         def run(t: Any, p: Any, before: Any, out: Any, begin: int, end: int, a: Any) -> int:
@@ -606,8 +610,8 @@ class Kernel:
                 put(rest_t, j, y[n // LANES * LANES + j])
                 put(rest_p, j, x[n // LANES * LANES + j])
             fold(S, K, y, x, rest_t, rest_p, n, a)
-            for q in range(count):
-                out[q] = S[q * LANES]
+            for q in range(found):
+                out[q] = S[(first + q) * LANES]
             return -1
 
         return run

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import loss
+from ..exact import CANCELLED, add_to_parts, dot, sum_of_parts, two_product, where_cancelled
 from ..options import EPS, number
-from ..rows import Rows, Sum, Top, coshm1, exp_nonpositive, mean_of, where
+from ..rows import Careful, Rows, Sum, Top, coshm1, exp_nonpositive, mean_of, where
 from ..rows import log_cosh as log_cosh_of
 
 LN2 = math.log(2.0)
@@ -229,19 +230,21 @@ def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1, *, sample_weight
 
 def cosine_reference(y_true: Any, y_pred: Any, axis: int) -> Any:
     """Plus the cosine: what the loss and the metric share."""
-    return np.clip(np.sum(_direction(y_true, axis) * _direction(y_pred, axis), axis=axis), -1.0, 1.0)
+    (t, norm_t), (p, norm_p) = _scaled_to_one(y_true, axis), _scaled_to_one(y_pred, axis)
+    product = where_cancelled(np.sum(t * p, axis=axis), norm_t * norm_p, dot, t, p, axis)
+    return np.clip(product / norm_t / norm_p, -1.0, 1.0)
 
 
-def _direction(x: Any, axis: int) -> Any:
-    largest = np.max(np.abs(x), axis=axis, keepdims=True, initial=0.0)
-    largest = np.where(largest == 0.0, 1.0, largest)
-    x = x / largest
-    return x / np.maximum(np.sqrt(np.sum(x * x, axis=axis, keepdims=True)), EPS / largest)
+def _scaled_to_one(x: Any, axis: int) -> tuple[Any, Any]:
+    """x times a power of two, so that no square over- or underflows, and its norm with Keras' floor."""
+    _, exponent = np.frexp(np.max(np.abs(x), axis=axis, keepdims=True, initial=0.0))
+    x = np.ldexp(x, -exponent)
+    return x, np.maximum(np.sqrt(np.sum(x * x, axis=axis)), np.ldexp(EPS, -np.squeeze(exponent, axis=axis)))
 
 
 def _scale(largest: float) -> Any:
-    """What brings a vector to where no square over- or underflows: a constant, as that costs no division."""
-    return where(largest > 1e100, 1e-200, where(largest < 1e-100, 1e200, 1.0))
+    """What brings a vector to where no square over- or underflows: a constant, as that costs no division, and loses no bit."""
+    return where(largest > 1e100, 2.0**-664, where(largest < 1e-100, 2.0**664, 1.0))
 
 
 def _largest(s: Any, t: float, p: float, sign: float) -> tuple[float, float]:
@@ -251,6 +254,18 @@ def _largest(s: Any, t: float, p: float, sign: float) -> tuple[float, float]:
 def _scaled_products(s: Any, t: float, p: float, sign: float) -> tuple[float, float, float]:
     u, v = t * _scale(s[0]), p * _scale(s[1])
     return u * u, v * v, u * v
+
+
+def _cancelled(s: Any, sign: float) -> Any:
+    return abs(s[4]) < CANCELLED * (math.sqrt(s[2]) * math.sqrt(s[3]))
+
+
+def _exact_scaled_product(s: Any, t: float, p: float, sign: float) -> tuple[float, float]:
+    return two_product(t * _scale(s[0]), p * _scale(s[1]))
+
+
+def _product_of_parts(x: Any, sign: float) -> Any:
+    return sum_of_parts(add_to_parts(add_to_parts(add_to_parts((x[0], x[1], x[2]), x[3]), x[4]), x[5]))
 
 
 def _norm(squares: float, scale: float) -> float:
@@ -282,6 +297,18 @@ def _products(s: Any, t: float, p: float, sign: float) -> tuple[float, float, fl
     return t * t, p * p, t * p
 
 
+def _narrow_cancelled(s: Any, sign: float) -> Any:
+    return s[2] * s[2] < CANCELLED**2 * (s[0] * s[1])
+
+
+def _product(s: Any, t: float, p: float, sign: float) -> float:
+    return t * p
+
+
+def _narrow_product_of_parts(x: Any, sign: float) -> Any:
+    return sum_of_parts(x)
+
+
 def narrow_cosine_value(s: Any, n: float, sign: float) -> Any:
     return cosine_value((1.0, 1.0, *s), n, sign)
 
@@ -290,9 +317,20 @@ def narrow_cosine_around(s: Any, n: float, sign: float) -> tuple[Any, ...]:
     return cosine_around((1.0, 1.0, *s), n, sign)
 
 
-NARROW_COSINE = Rows("cosine", (Sum(_products, 3),), narrow_cosine_value, narrow_cosine_around, cosine_slope)
+NARROW_COSINE = Rows(
+    "cosine",
+    (Sum(_products, 3, careful=Careful(2, _narrow_cancelled, _product, 1, _narrow_product_of_parts)),),
+    narrow_cosine_value,
+    narrow_cosine_around,
+    cosine_slope,
+)
 COSINE = Rows(
-    "cosine", (Top(_largest, 2), Sum(_scaled_products, 3)), cosine_value, cosine_around, cosine_slope, narrow=NARROW_COSINE
+    "cosine",
+    (Top(_largest, 2), Sum(_scaled_products, 3, careful=Careful(4, _cancelled, _exact_scaled_product, 2, _product_of_parts))),
+    cosine_value,
+    cosine_around,
+    cosine_slope,
+    narrow=NARROW_COSINE,
 )
 
 

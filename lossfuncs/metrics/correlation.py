@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import metric
+from ..exact import CANCELLED, add_product_to_parts, covariance, sum_of_parts, two_product, where_cancelled
 from ..losses.regression import COSINE, cosine_reference
 from ..options import EPS
-from ..rows import Rows, Sum, Top, where
+from ..rows import Careful, Rows, Sum, Top, where
 
 
 @metric
@@ -38,9 +39,14 @@ def pearson_correlation(y_true: Any, y_pred: Any, axis: int = -1, *, sample_weig
 
     In [-1, 1]; NaN where either side is constant. ValueError for shapes that differ.
     """
-    dt, dp = _centred(y_true, axis), _centred(y_pred, axis)
-    norms = np.sqrt(np.sum(dt * dt, axis=axis)) * np.sqrt(np.sum(dp * dp, axis=axis))
-    return np.clip(np.sum(dt * dp, axis=axis) / norms, -1.0, 1.0)
+    squares_t, squares_p, products = _moments(y_true, y_pred, axis)
+    return np.clip(products / (np.sqrt(squares_t) * np.sqrt(squares_p)), -1.0, 1.0)
+
+
+def _moments(t: Any, p: Any, axis: int) -> tuple[Any, Any, Any]:
+    dt, dp = _centred(t, axis), _centred(p, axis)
+    squares_t, squares_p, products = (np.sum(x, axis=axis) for x in (dt * dt, dp * dp, dt * dp))
+    return squares_t, squares_p, where_cancelled(products, np.sqrt(squares_t) * np.sqrt(squares_p), covariance, t, p, axis)
 
 
 @metric
@@ -50,9 +56,8 @@ def concordance_correlation(y_true: Any, y_pred: Any, axis: int = -1, *, sample_
     Equal shapes; `axis` is removed. 1 only where y_pred equals y_true; 0 where either side is constant. Lin, A
     concordance correlation coefficient to evaluate reproducibility, 1989.
     """
-    dt, dp = _centred(y_true, axis), _centred(y_pred, axis)
-    spread = np.mean(dt * dt, axis=axis) + np.mean(dp * dp, axis=axis)
-    return 2.0 * np.mean(dt * dp, axis=axis) / (spread + np.mean(y_pred - y_true, axis=axis) ** 2 + EPS)
+    squares_t, squares_p, products = (x / np.shape(y_pred)[axis] for x in _moments(y_true, y_pred, axis))
+    return 2.0 * products / (squares_t + squares_p + np.mean(y_pred - y_true, axis=axis) ** 2 + EPS)
 
 
 # Totals: 0, 1 the maxima of t and p; 2, 3 sums of the distances from these; 4, 5, 6 centred squares and product.
@@ -73,7 +78,28 @@ def _centred_products(s: Any, t: float, p: float, n: float) -> tuple[float, floa
     return dt * dt, dp * dp, dt * dp
 
 
-MOMENTS = (Top(_both, 2), Sum(_from_maxima, 2), Sum(_centred_products, 3))
+def _cancelled(s: Any, n: float) -> Any:
+    return s[6] * s[6] < CANCELLED**2 * (s[4] * s[5])
+
+
+def _exact_moments(s: Any, t: float, p: float, n: float) -> tuple[float, float, float, float]:
+    product, rest = two_product(t, p)
+    return t, p, product, rest
+
+
+def _covariance_of_parts(x: Any, n: float) -> Any:
+    """sum(t p) - sum(t) sum(p) / n, as (n sum(t p) - sum(t) sum(p)) / n, from the parts of sum(t), sum(p), and sum(t p) in two sums."""
+    y = (0.0, 0.0, 0.0)
+    for i in range(6, 12):
+        y = add_product_to_parts(y, n, x[i])
+    for i in range(3):
+        for j in range(3, 6):
+            y = add_product_to_parts(y, -x[i], x[j])
+    return sum_of_parts(y) / n
+
+
+IN_DOUBT = Careful(6, _cancelled, _exact_moments, 4, _covariance_of_parts)
+MOMENTS = (Top(_both, 2), Sum(_from_maxima, 2), Sum(_centred_products, 3, careful=IN_DOUBT))
 
 
 def _reciprocal_root(x: float) -> Any:
