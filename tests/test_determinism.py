@@ -94,6 +94,21 @@ def test_a_call_that_was_made_before_gives_the_same_bits(name: str, shape: tuple
         assert len(found) == 1, options
 
 
+@pytest.mark.parametrize("name", ["binary_crossentropy", "categorical_crossentropy"])
+@pytest.mark.parametrize("shape", [(64, 10), (64, 40), (64, 1), (3, 200)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_soft_targets_change_no_bit_of_rows_with_hard_ones(name: str, shape: tuple[int, int], dtype: Any) -> None:
+    t, p = inputs(by_name("loss", name), {}, shape, dtype)
+    t = np.round(t)
+    soft, weight = t.copy(), np.ones(shape[0])
+    soft[1], weight[1] = 0.25, 0.0
+    found = [getattr(lossfuncs, name)(x, p, sample_weight=weight, reduction="sum") for x in (t, soft)]
+    assert found[0] == found[1]
+    derived = [lossfuncs.value_and_grad(name, x, p, sample_weight=weight, reduction="sum") for x in (t, soft)]
+    assert derived[0][0] == derived[1][0] == found[0]
+    np.testing.assert_array_equal(derived[0][1], derived[1][1])
+
+
 def test_circle_has_the_same_bits_for_any_number_of_threads() -> None:
     t, p = inputs(by_name("loss", "circle"), {}, (300, 24))
     before = lossfuncs.get_num_threads()
