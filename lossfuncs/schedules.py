@@ -409,13 +409,15 @@ class Kernel:
             P = lanes64()
             for row in range(0, LANES, 8):
                 products_of_rows8(at(P, row), at(E, row * n), n)
+            halves = 2
             if n <= 2 * FACTORS:
+                halves = 1
                 for lane in range(LANES):
                     x, y = P[lane], P[LANES + lane]
-                    put(S, lane, S[lane] + log1p(x + (y + x * y)))
-            else:
+                    put(P, lane, x + (y + x * y))
+            for i in range(0, halves * LANES, LANES):
                 for lane in range(LANES):
-                    put(S, lane, S[lane] + (log1p(P[lane]) + log1p(P[LANES + lane])))
+                    put(S, lane, S[lane] + log1p(P[i + lane]))
 
         return logs if self.logs else sums
 
