@@ -24,6 +24,8 @@ from .rows import Rows, joint
 REDUCTIONS = {None: None, "none": None, "sum": "sum", "mean": "mean", "sum_over_batch_size": "mean",
               "mean_with_sample_weight": "mean_with_sample_weight"}  # fmt: skip
 
+_LABELS = np.dtype(np.int64)
+
 
 class Call:
     """m rows with one value each. Subclasses say how they are computed."""
@@ -77,10 +79,10 @@ class Call:
     def check_order(self, order: int) -> None:
         """ValueError unless the first (second) derivative exists."""
 
-    def shortcut(self, order: int = 0) -> Any:
-        """A function of y_true and y_pred that gives this call's result for other flat arrays of the same shapes and dtypes, or None.
+    def shortcut(self, sample_weight: Any, order: int = 0) -> Any:
+        """A function of y_true, y_pred and sample_weight that gives this call's result for others like these, or None; or None itself.
 
-        For order 1 it gives the gradient too.
+        For order 1 and 2 it gives the derivatives too, in memory that follows, if any. It finds out what is not like these.
         """
         return None
 
@@ -254,19 +256,25 @@ class RowsCall(Call):
         except BadLabel as bad:
             raise self.bad_label(bad.row, problem.t[bad.row]) from None
 
-    def shortcut(self, order: int = 0) -> Any:
+    def shortcut(self, sample_weight: Any, order: int = 0) -> Any:
         problem = self.problem
         as_given = self.order is None and not self.depends_on_data and self.valid is None and self.y_pred.size == problem.p.size
         if not as_given or not is_flat(problem.p, problem.dtype) or problem.m * problem.n == 0:
             return None
-        wanted = np.dtype(np.int64) if problem.labelled else problem.dtype
-        if not np.can_cast(self.y_true.dtype, wanted, "safe"):  # every value of such a type is one of the wanted type
-            return None
-        divisor = None if self.reduction is None else self.divisor()
-        again = cpu_backend().shortcut(problem, self.shape, self.dtype, divisor, order)
-        if again is None or self.y_true.dtype == wanted:
+        wanted = [_LABELS if problem.labelled else problem.dtype, problem.dtype]
+        given = [self.y_true, self.y_pred]
+        if sample_weight is not None:
+            if type(sample_weight) is not np.ndarray or sample_weight.size != problem.m:
+                return None
+            wanted.append(np.dtype(np.float64))
+            given.append(sample_weight)
+        if not all(kind is _LABELS or np.can_cast(x.dtype, kind, "safe") for x, kind in zip(given, wanted, strict=True)):
+            return None  # not every value of such a type is one of the wanted type
+        kinds = [(x.dtype if x.dtype == kind else kind, x.shape) for x, kind in zip(given, wanted, strict=True)]
+        again = cpu_backend().shortcut(problem, kinds, self.shape, self.dtype, self.reduction, order)
+        if again is None or all(x.dtype == kind for x, kind in zip(given, wanted, strict=True)):
             return again
-        return lambda t, p, *out: again(t.astype(wanted), p, *out)
+        return _converting(again, given[0].dtype, wanted[0], None if sample_weight is None else sample_weight.dtype)
 
     def _of_nothing(self, task: Task) -> Any:
         """No rows, or rows of nothing: those have no mean, but no label is found among them."""
@@ -307,6 +315,21 @@ class RowsCall(Call):
                 d = d * u[:, None] if self.valid is None else np.where(self.valid[:, None], d * u[:, None], 0.0)
                 into[...] = d.reshape(into.shape)
             return float(np.sum(values * w)) if task.total else 0.0
+
+
+def _converting(again: Any, t_given: np.dtype[Any], t_wanted: np.dtype[Any], w_given: np.dtype[Any] | None) -> Any:
+    """A `shortcut` for targets and weights of the given dtypes from one for targets of the wanted and float64 weights."""
+
+    def converted(t: Any, p: Any, w: Any, *memory: Array) -> Any:
+        if type(t) is not np.ndarray or t.dtype != t_given:
+            return None
+        if w_given is not None:
+            if type(w) is not np.ndarray or w.dtype != w_given:
+                return None
+            w = w.astype(np.float64, copy=False)
+        return again(whole_numbers("y_true", t) if t_wanted is _LABELS else t.astype(t_wanted, copy=False), p, w, *memory)
+
+    return converted
 
 
 def totals(calls: Sequence[Call]) -> list[float]:
@@ -548,6 +571,15 @@ def complete(function: Any, given: dict[str, Any]) -> dict[str, Any]:
         if value is REQUIRED:
             raise TypeError(f"{function.__name__}() missing required argument: {name!r}")
     return options
+
+
+def needed(function: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Without those that are the defaults anyway: fewer are sooner found to be those of an earlier call."""
+
+    def is_default(x: Any, default: Any) -> bool:
+        return (type(x) is type(default) or type(x) is int and type(default) is float) and bool(x == default)
+
+    return {name: x for name, x in options.items() if not is_default(x, function.defaults[name])}
 
 
 REQUIRED = object()

@@ -9,18 +9,19 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numba.core import errors
 
 from . import cache, plain, threads
+from .boxed import OTHER, PARTS, SCALE, TEAM, Kind, frame
 from .fold import KEPT
 from .problem import NO_CLASS, Array, BadLabel, Problem, Task, give, is_flat, take
 from .problem import exact_sum as _exact_sum
 from .rows import Pass, Rows
-from .schedules import SHORT, Kernel, piece_signature, signature
+from .schedules import SHORT, SIGNATURE, Kernel, piece_signature
 
 CHUNK = 1 << 15  # elements that are computed together: 128 KB of float32, an eighth of an L2 cache
 GROUP = 1024  # elements of the longest row beside which the work on its totals counts
@@ -31,15 +32,12 @@ BY_PYTHON = 3  # times that much, where the threads hand the GIL around
 TRIALS = 3  # calls of one shape that are timed on one thread
 BREATH = 1 << 22  # elements after which a pending KeyboardInterrupt is let in: some milliseconds
 
-ONE = np.ones(1)
-
-
 class Compiled:
-    """A kernel's machine code, and what it was seen to take."""
+    """A kernel's machine code, and what it was seen to take. That of whole rows lets go of the GIL by itself, where there is much to do."""
 
-    def __init__(self, name: str, function: Any, types: Any) -> None:
+    def __init__(self, name: str, function: Any, types: Any, nogil: bool = False) -> None:
         try:
-            self.call = cache.compile(function, types)
+            self.call = cache.compile(function, types, nogil=nogil)
         except errors.NumbaError as error:  # of a user's own function: the built-in ones compile
             lines = [line.strip() for line in str(error).splitlines()]
             reason = next((line for line in lines if line and not line.startswith("Failed in nopython")), "Numba does not say why")
@@ -59,7 +57,7 @@ def _kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, orde
     if not order:
         rows = rows._replace(passes=rows.passes[: rows.leading])
     kernel = Kernel(rows, kind, labelled, long, total, order, parameters, kept)
-    return Compiled(rows.name, kernel.rows(), signature(kernel, parameters))
+    return Compiled(rows.name, kernel.entry(), SIGNATURE)
 
 
 @functools.cache
@@ -67,7 +65,7 @@ def _piece_kernel(rows: Rows, kind: str, index: int, order: int, parameters: int
     """The kernel of pass `index` on a piece of a row, or of its careful sums; of the derivatives for order > 0."""
     kernel = Kernel(rows, kind, False, True, False, order, parameters)
     function = kernel.piece_gradient() if order else kernel.piece(index, careful)
-    return Compiled(rows.name, function, piece_signature(kernel, parameters, order > 0))
+    return Compiled(rows.name, function, piece_signature(parameters, order > 0), nogil=True)
 
 
 def run(problem: Problem, task: Task) -> float:
@@ -94,83 +92,98 @@ def totals(problem: Problem, weights: Array | None) -> list[float]:
 
 
 def shortcut(
-    problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any], divisor: float | None, order: int = 0
-) -> Callable[[Array, Array], Any] | None:
-    """`run` for more arrays like these, flat, without weights or ignored classes: what depends on the shapes alone is worked out here.
+    problem: Problem, arrays: Sequence[Kind], shape: tuple[int, ...], dtype: np.dtype[Any], reduction: str | None, order: int = 0
+) -> Callable[..., Any] | None:
+    """`run` for more arrays like these, without ignored classes: what depends on the shapes alone is worked out here. Or None.
 
-    With a divisor the result is total / divisor; for order 1 it is a pair of that and the gradient, shaped as the second array. None if
-    there is no such way; the function itself gives None when a call should go the long way after all: to be shared among threads, or for
-    the error that a label out of range deserves.
+    arrays are y_true, of the problem's dtype or int64 labels, y_pred and, where there are, float64 weights, one a row. The function takes
+    three, or anything in their place, and gives the values, of that shape, or what the reduction makes of them; for order 1 and 2
+    with the derivatives, shaped as y_pred, for which it may be given memory.
+
+    It gives None when a call should go the long way after all: for other arrays, to be shared among threads, or for the error that a
+    label out of range deserves.
     """
     m, n, a = problem.m, problem.n, problem.parameters
-    share = 1.0
-    if divisor is not None and _even(problem):
-        n = min(m * n, CUT)
-        m = problem.m * problem.n // n
+    summed, weighted, share = reduction is not None, len(arrays) > 2, 1.0
+    if summed and not weighted and _even(problem):
+        m, n = (m * n // CUT, CUT) if m * n > CUT else whole(m * n)
         share = _share(problem, problem.n) / _share(problem, n)
     if n > LONGEST or dtype != problem.dtype or problem.ignore != NO_CLASS:
         return None
-    kernel = _rows_kernel(problem.rows, _kind(problem), problem.labelled, n, divisor is not None, order, len(a))
-    call, elements, half = kernel.call, m * n, dtype.itemsize == 2
-    chunk = _chunk(n, CHUNK if divisor is not None else CHUNK // 8)
+    kernel = _rows_kernel(problem.rows, _kind(problem), problem.labelled, n, summed, order, len(a))
+    call, elements = kernel.call, m * n
+    chunk = _chunk(n, CHUNK if summed else CHUNK // 8)
     chunks = -(-m // chunk)
-    into = np.dtype(np.float64) if divisor is not None else dtype
-    size = chunks if divisor is not None else m
-    reshape = shape != (m,)
-    scale = 1.0 if divisor is None else 1.0 / divisor * share  # to the last bit as in `run`
-    last = (0, NO_CLASS, scale, a) if order else (0, NO_CLASS, a)
+    into, size = (np.dtype(np.float64), (chunks,)) if summed else (dtype, shape)
+    divisor = float(problem.m) if reduction == "mean" or reduction == "mean_with_sample_weight" and not weighted else 1.0
+    by_weights = weighted and reduction == "mean_with_sample_weight"
+    numbers = frame(n, m, chunk, 0, chunks, step=int(weighted), scale=1.0 / divisor * share,  # to the last bit as in `run`
+                    parameters=a, weigh=weighted and not summed, arrays=arrays)  # fmt: skip
+    given, gradient_shape = list(arrays), arrays[1][1]  # to be kept alive: the frame knows the addresses of the dtypes
 
     trials: list[float] = []
     serial = kernel.seconds_per_element * elements  # what one thread takes: a guess, then the least of the first calls
 
-    def compute(*arrays: Array) -> bool:
-        """False if the call should go the long way."""
+    def shared(*arguments: Any) -> int:
+        """The kernel's call on as many threads as it is worth; if they are not to be had, what is never right."""
         nonlocal serial
         team = _team(serial)
-        if chunks == 1 or len(trials) < TRIALS and elements < BREATH:
+        if len(trials) < TRIALS and elements < BREATH:
             began = time.perf_counter()
-            bad = call(*arrays, n, m, chunk, 0, chunks, 0, 1, *last)
-            if len(trials) < TRIALS:
-                trials.append(time.perf_counter() - began)
-                serial = min(trials)
+            bad = call(*arguments)
+            trials.append(time.perf_counter() - began)
+            serial = min(trials)
         elif team == 1 and elements < BREATH:
-            bad = call(*arrays, n, m, chunk, 0, chunks, 0, 1, *last)
+            bad = call(*arguments)
         else:
             address = threads.enlist(team) if 1 < team and elements < BREATH * team else 0
             if not address:
-                return False
+                return OTHER
             try:
-                bad = call(*arrays, n, m, chunk, 0, chunks, address, min(8 * team, chunks), *last)
+                by_team = arguments[-1].copy()
+                by_team[TEAM], by_team[PARTS] = address, min(8 * team, chunks)
+                bad = call(*arguments[:-1], by_team)
             finally:
                 threads.dismiss()
-        return bool(bad < 0)
+        return int(bad)
 
-    def total(out: Array, divisor: float) -> Any:
-        return np.float64(share * (out[0] if chunks == 1 else _exact_sum(out)) / divisor)
+    compute, empty = call if chunks == 1 else shared, np.empty
 
-    def again(t: Array, p: Array) -> Any:
-        out = np.empty(size, into)
-        t, p = t.ravel(), p.ravel()
-        if half:
-            if not compute(_bits(t), _bits(p), ONE, _bits(out)):
-                return None
-        elif chunks > 1:
-            if not compute(t, p, ONE, out):
-                return None
-        elif call(t, p, ONE, out, n, m, chunk, 0, 1, 0, 1, 0, NO_CLASS, a) >= 0:
+    def values(t: Any, p: Any, w: Any) -> Any:
+        out = empty(size, dtype)
+        if compute(t, p, w, out, out, out, numbers) != -1:
             return None
-        if divisor is not None:
-            return total(out, divisor)
-        return out.reshape(shape)[()] if reshape else out
+        return out if shape else out[()]
 
-    def again_with_gradient(t: Array, p: Array, out_gradient: Array | None = None) -> Any:
-        out, gradient = np.empty(size, into), np.empty(p.shape, dtype) if out_gradient is None else out_gradient
-        g = _bits(gradient.ravel())
-        if not compute(_bits(t.ravel()), _bits(p.ravel()), ONE, _bits(out), g, g):
+    def reduced(out: Array, w: Any) -> Any:
+        total = out.item() if chunks == 1 else _exact_sum(out)
+        return np.float64(share * total / (_sum_of_weights(w) if by_weights else divisor))
+
+    def total(t: Any, p: Any, w: Any) -> Any:
+        out = empty(chunks)
+        return None if compute(t, p, w, out, out, out, numbers) != -1 else reduced(out, w)
+
+    def derived(t: Any, p: Any, w: Any, gradient: Any = None, curvature: Any = None) -> Any:
+        out, mine = empty(size, into), numbers
+        if gradient is None:
+            gradient = empty(gradient_shape, dtype)
+            curvature = empty(gradient_shape, dtype) if order == 2 else gradient
+        if by_weights:
+            if type(w) is not np.ndarray or w.dtype != given[2][0]:
+                return None
+            mine = numbers.copy()
+            mine.view(np.float64)[SCALE] = 1.0 / _sum_of_weights(w)
+        if compute(t, p, w, out, gradient, gradient if order == 1 else curvature, mine) != -1:
             return None
-        return out.reshape(shape)[()] if divisor is None else total(out, divisor), gradient
+        value = reduced(out, w) if summed else out if shape else out[()]
+        return (value, gradient) if order == 1 else (value, gradient, curvature)
 
-    return again_with_gradient if order else again
+    return derived if order else total if summed else values
+
+
+def _sum_of_weights(w: Array) -> float:
+    """What a mean by weights divides by."""
+    return float(np.add.reduce(w.reshape(-1))) or math.inf
 
 
 def _chunk(n: int, elements: int = CHUNK) -> int:
@@ -190,11 +203,13 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, severa
     kind, order = _kind(problem), len(task.derivatives)
     kernel = _rows_kernel(problem.rows, kind, problem.labelled, n, task.total, order, len(problem.parameters))
     chunk, chunks = _chunk(n), _chunks(m, n)
-    w, step = (ONE, 0) if task.weights is None else (task.weights, 1)
+    w, step = task.weights, int(task.weights is not None)
     out = several.reshape(-1) if several is not None else np.empty(chunks) if task.total else task.values
     count = 1 if several is None else several.shape[1]
     assert out is not None
-    last = (step, problem.ignore, task.scale, problem.parameters) if order else (step, problem.ignore, problem.parameters)
+
+    def numbers(m: int, chunk: int, begin: int, end: int, team: int = 0, parts: int = 1) -> Array:
+        return frame(n, m, chunk, begin, end, team, parts, step, problem.ignore, task.scale, problem.parameters)
 
     flat = is_flat(problem.p, problem.dtype) and (problem.labelled or is_flat(problem.t, problem.dtype))
     flat = flat and (task.total or out.dtype == problem.dtype) and all(is_flat(d, problem.dtype) for d in task.derivatives)
@@ -203,12 +218,12 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, severa
             chunk = _chunk(n, CHUNK // 8)
             chunks = -(-m // chunk)
         end = start + m * n
-        t = problem.t if problem.labelled else _bits(problem.t.reshape(-1)[start:end])
-        arrays = (t, _bits(problem.p.reshape(-1)[start:end]), w, _bits(out),
-                  *_pair([_bits(d.reshape(-1)[start:end]) for d in task.derivatives]))  # fmt: skip
+        t = problem.t if problem.labelled else problem.t.reshape(-1)[start:end]
+        derivatives = [d.reshape(-1)[start:end] for d in task.derivatives] or [out]
+        arrays = t, problem.p.reshape(-1)[start:end], w, out, derivatives[0], derivatives[-1]
 
         def chunks_of(begin: int, end: int, team: int = 0, parts: int = 1) -> int:
-            return int(kernel.call(*arrays, n, m, chunk, begin, end, team, parts, *last))
+            return int(kernel.call(*arrays, numbers(m, chunk, begin, end, team, parts)))
 
     else:
 
@@ -221,11 +236,12 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, severa
         lo, hi = c * chunk, min(m, (c + 1) * chunk)
         begin, end = start + lo * n, start + hi * n
         p = take(problem.p, begin, end, problem.dtype)
-        t = problem.t[lo:hi] if problem.labelled else _bits(take(problem.t, begin, end, problem.dtype))
+        t = problem.t[lo:hi] if problem.labelled else take(problem.t, begin, end, problem.dtype)
         into = out[c * count : (c + 1) * count] if task.total else np.empty(hi - lo, problem.dtype)
         grads = [np.empty(end - begin, problem.dtype) for _ in task.derivatives]
-        weights = w[lo:hi] if step else w
-        bad = int(kernel.call(t, _bits(p), weights, _bits(into), *_pair([_bits(g) for g in grads]), n, hi - lo, hi - lo, 0, 1, 0, 1, *last))
+        weights = None if w is None else w[lo:hi]
+        some = grads or [into]
+        bad = int(kernel.call(t, p, weights, into, some[0], some[-1], numbers(hi - lo, hi - lo, 0, 1)))
         if not task.total:
             out[lo:hi] = into
         for d, g in zip(task.derivatives, grads, strict=True):
@@ -280,12 +296,17 @@ def _team(seconds: float) -> int:
 def _cut(problem: Problem, task: Task, begin: int, end: int) -> float:
     """The total of a pointwise loss over elements [begin, end): rows end where it suits."""
     total = 0.0
-    count = (end - begin) // CUT
-    for start, m, n in ((begin, count, CUT), (begin + count * CUT, 1, (end - begin) - count * CUT)):
+    count, rest = divmod(end - begin, CUT)
+    for start, m, n in ((begin, count, CUT), (begin + count * CUT, *whole(rest))):
         if m and n:
             share = _share(problem, problem.n) / _share(problem, n)
             total += share * _whole_rows(problem, task._replace(scale=task.scale * share), start, m, n)
     return total
+
+
+def whole(elements: int) -> tuple[int, int]:
+    """The rows, and the length of each, in which up to CUT elements of a pointwise loss are added up: a row, or a lane each."""
+    return (elements, 1) if elements <= SHORT else (1, elements)
 
 
 def _share(problem: Problem, n: int) -> float:
@@ -321,9 +342,9 @@ def _pieces(problem: Problem, task: Task, begin: int, end: int) -> float:
 
     def derive(i: int) -> int:
         lo, hi = begin + i * CHUNK, min(end, begin + (i + 1) * CHUNK)
-        t, p = (_bits(take(x, lo, hi, problem.dtype)) for x in (problem.t, problem.p))
+        t, p = (take(x, lo, hi, problem.dtype) for x in (problem.t, problem.p))
         grads = [np.empty(hi - lo, problem.dtype) for _ in task.derivatives]
-        kernel.call(t, p, c, *_pair([_bits(g) for g in grads]), 0, hi - lo, task.scale, a)
+        kernel.call(t, p, c, grads[0], grads[-1], 0, hi - lo, task.scale, a)
         for d, g in zip(task.derivatives, grads, strict=True):
             give(d, lo, hi, g)
         return -1
@@ -349,7 +370,7 @@ def _gathered(problem: Problem, one: Pass, index: int, s: tuple[Any, ...], begin
 
         def gather(i: int) -> None:
             lo, hi = begin + i * CHUNK, min(end, begin + (i + 1) * CHUNK)
-            t, p = (_bits(take(x, lo, hi, dtype)) for x in (problem.t, problem.p))
+            t, p = (take(x, lo, hi, dtype) for x in (problem.t, problem.p))
             known = before.copy()
             if one.op == "earlier":
                 known[one.label] -= i * CHUNK  # the kernel counts places from the piece's beginning
@@ -387,12 +408,3 @@ def _kind(problem: Problem) -> str:
 def _name(dtype: np.dtype[Any]) -> str:
     return dtype.name
 
-
-def _bits(x: Array) -> Array:
-    """Half types travel as their bits, for Numba has no such type on a CPU."""
-    return x.view(np.uint16) if x.dtype.itemsize == 2 else x
-
-
-def _pair(x: list[Array]) -> list[Array]:
-    """The gradient and the second derivative; where there is one, a kernel takes it twice, where none, none."""
-    return x * 2 if len(x) == 1 else x

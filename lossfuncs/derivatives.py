@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .call import array, gpu_backend, host_result, spread
 from .devices import MET, at_once, remember
-from .dispatch import FLAT, current_backend, prepare, value_and_gradient
+from .dispatch import current_backend, prepare, short_way
+from .dispatch import remember as remember_way
 from .frameworks.arrays import adapter
 from .options import shown
 from .problem import Array, Task
 
-WRITABLE = FLAT | 0x400  # of numpy's flags
+WRITABLE = 0x501  # of numpy's flags: C-contiguous, aligned and writable
 
 
 def value_and_grad(
@@ -41,12 +42,12 @@ def value_and_grad(
     if home is not None:
         found = home.value_and_grad(loss, y_true, y_pred, options, upstream, out, sample_weight, reduction)
         return found  # type: ignore[no-any-return]
-    if upstream is None and sample_weight is None:
+    if upstream is None:
         found = None
-        if out is None and type(y_pred) in MET:
+        if type(y_pred) is np.ndarray:
+            found = _by_short_way(1, loss, y_true, y_pred, (out,), sample_weight, reduction, options)
+        elif out is None and sample_weight is None and type(y_pred) in MET:
             found = at_once(loss, 1, y_true, y_pred, reduction, options)
-        elif out is None or _as_flat_as(y_pred, out) and not _overlap([out], y_true, y_pred):
-            found = value_and_gradient(loss, y_true, y_pred, reduction, options, out)
         if found is not None:
             return found  # type: ignore[no-any-return]
     value, (gradient,) = _derive(1, loss, y_true, y_pred, upstream, (out,), sample_weight, reduction, options)
@@ -73,13 +74,28 @@ def grad_and_hess(
     if not isinstance(outs, (tuple, list)) or len(outs) != 2:
         got = f"{len(outs)} of them" if isinstance(outs, (tuple, list)) else type(outs).__name__
         raise ValueError(f"out must be a pair of arrays, got {got}")
+    loss = function_of(loss)
+    if upstream is None and type(y_pred) is np.ndarray:
+        found = _by_short_way(2, loss, y_true, y_pred, outs, sample_weight, reduction, options)
+        if found is not None:
+            return found[1], found[2]
     _, (gradient, hessian) = _derive(2, loss, y_true, y_pred, upstream, outs, sample_weight, reduction, options)
     return gradient, hessian
 
 
-def _derive(order: int, loss: Any, y_true: Any, y_pred: Any, upstream: Any, outs: tuple[Any, ...], sample_weight: Any,
+def _by_short_way(order: int, function: Any, y_true: Any, y_pred: Array, outs: Sequence[Any], sample_weight: Any, reduction: Any,
+                  options: dict[str, Any]) -> Any:  # fmt: skip
+    """The value and the derivatives, or None."""
+    ways = function.derivatives[order]
+    if outs[0] is None and outs[-1] is None:
+        return short_way(ways, y_true, y_pred, sample_weight, reduction, options)
+    if all(_as_flat_as(y_pred, out) for out in outs) and not _overlap(outs, y_true, y_pred, sample_weight):
+        return short_way(ways, y_true, y_pred, sample_weight, reduction, options, *outs)
+    return None
+
+
+def _derive(order: int, function: Any, y_true: Any, y_pred: Any, upstream: Any, outs: tuple[Any, ...], sample_weight: Any,
             reduction: str | None, options: dict[str, Any]) -> tuple[Any, list[Array]]:  # fmt: skip
-    function = function_of(loss)
     call = prepare(function, y_true, y_pred, options, sample_weight, reduction)
     call.check_order(order)
     if call.device is not None:
@@ -91,11 +107,13 @@ def _derive(order: int, loss: Any, y_true: Any, y_pred: Any, upstream: Any, outs
             remember(function, 1, y_true, y_pred, reduction, options, again)
         return found  # type: ignore[no-any-return]
     derivatives = [host_result(call, out) for out in outs]
-    if _overlap(derivatives, y_true, y_pred):
-        value, apart = _derive(order, loss, y_true, y_pred, upstream, (None,) * order, sample_weight, reduction, options)
+    if _overlap(derivatives, y_true, y_pred, sample_weight, upstream):
+        value, apart = _derive(order, function, y_true, y_pred, upstream, (None,) * order, sample_weight, reduction, options)
         for d, x in zip(derivatives, apart, strict=True):
             d[...] = x
         return value, derivatives
+    if upstream is None and current_backend() == "numba":
+        remember_way(function.derivatives[order], call, y_true, y_pred, sample_weight, reduction, options, order)
     into = tuple(call.view(np.asarray(d)) for d in derivatives)
     if call.reduction is not None:
         seed = array("upstream", 1.0 if upstream is None else upstream)
@@ -116,14 +134,14 @@ def _as_flat_as(y_pred: Any, out: Any) -> bool:
     """Whether out is an array like y_pred, writable and in C order."""
     if type(out) is not np.ndarray or type(y_pred) is not np.ndarray:
         return False
-    return out.shape == y_pred.shape and out.dtype == y_pred.dtype and out.flags.num & WRITABLE == WRITABLE
+    return out.shape == y_pred.shape and out.dtype == y_pred.dtype and bool(out.flags.num & WRITABLE == WRITABLE)
 
 
-def _overlap(derivatives: list[Array], y_true: Any, y_pred: Any) -> bool:
+def _overlap(derivatives: Sequence[Array], y_true: Any, y_pred: Any, *others: Any) -> bool:
     """Whether writing a derivative could change what is still to be read. A gradient may take the place of y_pred itself."""
-    if len(derivatives) == 1 and derivatives[0] is y_pred:
-        return isinstance(y_true, np.ndarray) and np.may_share_memory(y_true, y_pred)
-    inputs = [x for x in (y_true, y_pred) if isinstance(x, np.ndarray)]
+    inputs = [x for x in (y_true, *others) if isinstance(x, np.ndarray)]
+    if isinstance(y_pred, np.ndarray) and not (len(derivatives) == 1 and derivatives[0] is y_pred):
+        inputs.append(y_pred)
     return any(np.may_share_memory(d, x) for i, d in enumerate(derivatives) for x in (*inputs, *derivatives[:i]))
 
 

@@ -24,10 +24,10 @@ from .frameworks.arrays import adapter
 from .problem import Array, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
+Ways = dict[Any, Callable[..., Any] | None]  # of a function and an order: `Call.shortcut`s
+FLAT = 0x101  # of numpy's flags: C-contiguous and aligned
 
 BACKENDS = ("numpy", "numba", "cupy")
-
-FLAT = 0x101  # of numpy's flags: C-contiguous and aligned
 
 _chosen: ContextVar[str | None] = ContextVar("lossfuncs_backend", default=None)
 
@@ -77,33 +77,24 @@ def public(function: F) -> F:
         if name not in ("y_true", "y_pred", "sample_weight", "reduction")
     }
 
-    shortcuts: dict[Any, Callable[[Array, Array], Any]] = {}
+    ways: Ways = {}
 
     @functools.wraps(function)
     def call(y_true: Any, y_pred: Any, *args: Any, sample_weight: Any = None, reduction: str | None = None, **options: Any) -> Any:
-        key = None
-        if type(y_pred) is not np.ndarray:
-            if type(y_pred) in MET and sample_weight is None and not args:
+        if args:
+            options = _named(call, args, options)
+        if type(y_pred) is np.ndarray:
+            result = short_way(ways, y_true, y_pred, sample_weight, reduction, options)
+            if result is not None:
+                return result
+        else:
+            if type(y_pred) in MET and sample_weight is None:
                 result = at_once(call, 0, y_true, y_pred, reduction, options)
                 if result is not None:
                     return result
             home = adapter(y_pred)
             if home is not None:
-                given = _named(call, args, options)
-                return home.call(call, y_true, y_pred, given, sample_weight, reduction)
-        elif type(y_true) is np.ndarray and sample_weight is None and not args:
-            kinds = tuple((name, type(value), value) for name, value in options.items()) if options else ()
-            key = (y_true.shape, y_pred.shape, y_true.dtype, y_pred.dtype, reduction, _chosen.get(), kinds)
-            try:
-                again = shortcuts.get(key)
-            except TypeError:  # an option that cannot be a key
-                key = again = None
-            if again is not None and y_true.flags.num & y_pred.flags.num & FLAT == FLAT:
-                result = again(y_true, y_pred)
-                if result is not None:
-                    return result
-        if args:
-            options = _named(call, args, options)
+                return home.call(call, y_true, y_pred, options, sample_weight, reduction)
         ready = prepare(call, y_true, y_pred, options, sample_weight, reduction)
         if ready.device is not None:
             gpu = gpu_backend()
@@ -119,50 +110,68 @@ def public(function: F) -> F:
             result = ready.weighted(values)
         else:
             result = np.float64(ready.run(backend, Task(True, ready.weights)) / ready.divisor())
-        if key is not None and backend == "numba":
-            remember(shortcuts, key, ready)
+        if backend == "numba":
+            remember(ways, ready, y_true, y_pred, sample_weight, reduction, options)
         return result
 
     call.reference = function  # type: ignore[attr-defined]
     call.defaults = defaults  # type: ignore[attr-defined]
-    call.gradients = {}  # type: ignore[attr-defined]
+    call.derivatives = {1: {}, 2: {}}  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
 
 
 loss = metric = public
 
 
-def remember(shortcuts: dict[Any, Any], key: Any, ready: Call, order: int = 0) -> None:
-    """Keep a call's shortcut, if there is one, for those that have its key."""
-    again = None if key in shortcuts else ready.shortcut(order)
-    if again is not None:
-        if len(shortcuts) >= 256:
-            shortcuts.clear()
-        shortcuts[key] = again
+def short_way(ways: Ways, y_true: Any, y_pred: Any, sample_weight: Any, reduction: Any, options: dict[str, Any], *memory: Array) -> Any:
+    """The result of a call that is like an earlier one, or None: by the way of the latest that asked for the same, or that of the shapes.
 
-
-def value_and_gradient(
-    function: Any, y_true: Any, y_pred: Any, reduction: str | None, options: dict[str, Any], out: Array | None = None
-) -> Any:
-    """The value and the gradient of a call that was seen before, on flat arrays of these shapes and dtypes; or None.
-
-    None as well for the first such call, after which it is known. out, flat as well, receives the gradient and is neither of the others.
+    A way finds out by itself what arrays are not its own. Memory for derivatives is flat, fits, and is none of the others'.
     """
-    if type(y_true) is not np.ndarray or type(y_pred) is not np.ndarray or y_true.flags.num & y_pred.flags.num & FLAT != FLAT:
-        return None
-    kinds = tuple((name, type(value), value) for name, value in options.items()) if options else ()
-    key = (y_true.shape, y_pred.shape, y_true.dtype, y_pred.dtype, reduction, _chosen.get(), kinds)
+    how: Any = (reduction, _chosen.get(), sample_weight is None)
+    if options:  # 1, 1.0 and True are one key, but not one option
+        how = *how, *options.items(), *map(type, options.values())
     try:
-        again = function.gradients.get(key)
-    except TypeError:  # an option that cannot be a key
+        latest = ways.get(how)
+        if latest is None:
+            return None
+        result = latest(y_true, y_pred, sample_weight, *memory)
+        if result is not None:
+            return result
+        again = ways.get(_of_these(how, y_true, y_pred, sample_weight))
+    except (TypeError, AttributeError):  # an option that cannot be a key; what is no array
         return None
+    if again is None or again is latest:
+        return None
+    ways[how] = again
+    return again(y_true, y_pred, sample_weight, *memory)
+
+
+def remember(
+    ways: Ways, ready: Call, y_true: Any, y_pred: Any, sample_weight: Any, reduction: Any, options: dict[str, Any], order: int = 0
+) -> None:
+    """Keep a call's short way, if there is one."""
+    if type(y_true) is not np.ndarray or type(y_pred) is not np.ndarray:
+        return
+    try:
+        how = reduction, _chosen.get(), sample_weight is None, *options.items(), *map(type, options.values())
+        these = _of_these(how, y_true, y_pred, sample_weight)
+        if these in ways:
+            return
+    except (TypeError, AttributeError):
+        return
+    again = ready.shortcut(sample_weight, order)
+    if len(ways) >= 512:
+        ways.clear()
     if again is not None:
-        return again(y_true, y_pred, out)
-    if current_backend() == "numba":
-        ready = prepare(function, y_true, y_pred, options, None, reduction)
-        ready.check_order(1)
-        remember(function.gradients, key, ready, 1)
-    return None
+        ways[how] = ways[these] = again
+    elif y_pred.flags.num & FLAT == FLAT:  # otherwise it may be for that alone
+        ways[these] = None
+
+
+def _of_these(how: Any, t: Any, p: Any, w: Any) -> tuple[Any, ...]:
+    """A key for arrays of these shapes and very dtypes, which a way keeps alive."""
+    return how, t.shape, p.shape, None if w is None else w.shape, id(t.dtype), id(p.dtype), None if w is None else id(w.dtype)
 
 
 def _named(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,30 @@ from typing import Any
 from numba import types
 
 from . import plain
+from .boxed import (
+    BEGIN,
+    CHUNK,
+    END,
+    HEADERS,
+    IGNORE,
+    ONE,
+    OTHER,
+    PARAMETERS,
+    PARTS,
+    SCALE,
+    STEP,
+    TEAM,
+    WEIGH,
+    M,
+    N,
+    boxed,
+    fits,
+    memory,
+    numbers,
+    release_gil,
+    take_gil,
+    words,
+)
 from .fold import AHEAD, ELEMENTS, Fold, hard_or_soft, inline, tree
 from .lanes import (
     BAD,
@@ -30,7 +54,6 @@ from .lanes import (
     no_derivative,
     no_labels,
     no_weights,
-    pointer,
     prefetch,
     products_of_rows8,
     put,  # fmt: skip
@@ -46,6 +69,7 @@ from .parts import shared
 from .problem import NO_CLASS
 from .rows import FACTORS, Rows, Scalar
 
+SMALL = 4096  # elements, some microseconds' work: no other thread is worth handing the GIL to for less
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 
 def _labels(strict: bool, long: bool) -> Any:
@@ -155,7 +179,7 @@ class Kernel:
         self.logs = rows.passes[0].op == "logs"  # of a pointwise loss, whose only pass it is
         self.element = ELEMENTS[kind]
         self.fold = Fold(rows, self.element, labelled, long, kept)
-        self.labelled, self.long, self.total, self.order = labelled, long, total, order
+        self.labelled, self.long, self.total, self.order, self.parameters = labelled, long, total, order, parameters
         self.read = column(self.fold.count)
         self.values = [self.element.bind(value) for value in (rows.value, *rows.more)]
         self.around: Any = self.element.bind(rows.around or _totals_themselves) if order else None
@@ -558,7 +582,7 @@ class Kernel:
     def rows(self) -> Any:
         """The kernel over whole rows: chunks [begin, end) of `chunk` rows each, of m rows of n elements, in `parts` by a team's threads.
 
-        Returns the first row with a label out of range, or -1.
+        It takes addresses. Returns the first row with a label out of range, or -1.
         """
         group, total, count = self.long_() if self.long else self.short(), self.total, len(self.values)
         totals = scratch(count * LANES, types.float64)
@@ -581,17 +605,42 @@ class Kernel:
                         put(out, c * count + which, _sum_of_lanes(at(acc, which * LANES)))
             return bad
 
-        def values(t: Any, p: Any, w: Any, out: Any, n: int, m: int, chunk: int, begin: int, end: int,
-                   team: int, parts: int, wstep: int, ignore: int, a: Any) -> Any:  # fmt: skip
-            x, o = pointer(p), pointer(out)
-            return shared(chunks, team, parts, begin, end, (pointer(t), x, pointer(w), o, x, x, n, m, chunk, wstep, ignore, 1.0, a))
+        def rows(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int, begin: int, end: int,
+                 team: int, parts: int, wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
+            return shared(chunks, team, parts, begin, end, (t, p, w, out, grad, hess, n, m, chunk, wstep, ignore, scale, a))
 
-        def gradients(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int, begin: int, end: int,
-                      team: int, parts: int, wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
-            return shared(chunks, team, parts, begin, end, (pointer(t), pointer(p), pointer(w), pointer(out), pointer(grad), pointer(hess),
-                                                            n, m, chunk, wstep, ignore, scale, a))  # fmt: skip
+        return rows
 
-        return gradients if self.order else values
+    def entry(self) -> Any:
+        """The same for Python: on arrays, with the numbers in a frame. Returns OTHER as well, for arrays that do not fit the frame.
+
+        Where the frame says so, values that are stored are weighted afterwards, as the NumPy reference weights them. Weights that are not
+        there may be any object, and derivatives any array.
+        """
+        rows, element, total, parameters = self.rows(), self.element, self.total, self.parameters
+        load, store, read = element.load, element.store, column(parameters, 1)
+        elements = memory(element.type)
+        targets, outputs = words if self.labelled else elements, numbers if total else elements
+
+        def entry(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, frame: Any) -> Any:
+            f = words(frame)
+            if f[HEADERS]:
+                header = at(f, f[HEADERS])
+                for_p = at(header, 3 + header[2])
+                if not (fits(t, header) and fits(p, for_p) and (not f[STEP] or fits(w, at(for_p, 3 + for_p[2])))):
+                    return OTHER
+            x = numbers(frame)
+            m, o, W = f[M], outputs(out), numbers(w) if f[STEP] else at(x, ONE)
+            state = release_gil((f[TEAM] != 0) | (min(m, (f[END] - f[BEGIN]) * f[CHUNK]) * f[N] > SMALL))
+            bad = rows(targets(t), elements(p), W, o, elements(grad), elements(hess), f[N], m, f[CHUNK], f[BEGIN], f[END], f[TEAM],
+                       f[PARTS], f[STEP], f[IGNORE], x[SCALE], read(at(x, PARAMETERS), 0))  # fmt: skip
+            if not total and f[WEIGH]:
+                for row in range(m):
+                    put(o, row, store(load(o[row]) * W[row]))
+            take_gil(state)
+            return bad
+
+        return entry
 
     def piece(self, index: int, careful: bool) -> Any:
         """The kernel for pass `index` over elements [begin, end) of one row: its totals, given all those of the passes before.
@@ -599,21 +648,23 @@ class Kernel:
         If `careful`, the parts of its careful sums instead.
         """
         fold, count = self.fold.each_careful[index] if careful else self.fold.each[index], self.fold.count
-        first, found = (self.fold.parts, self.fold.width - self.fold.parts) if careful else (0, count)
+        first, width = (self.fold.parts, self.fold.width - self.fold.parts) if careful else (0, count)
         totals, labels64, tail = self.fold.totals, self.lane_labels, scratch(LANES, self.element.type)
+
+        elements = memory(self.element.type)
 
         def run(t: Any, p: Any, before: Any, out: Any, begin: int, end: int, a: Any) -> int:
             S, K, rest_t, rest_p, n = totals(), labels64(), tail(), tail(), end - begin
-            y, x = at(pointer(t), begin), at(pointer(p), begin)
+            y, x, known, found = at(elements(t), begin), at(elements(p), begin), numbers(before), numbers(out)
             for q in range(count):
                 for lane in range(LANES):
-                    put(S, q * LANES + lane, before[q])
+                    put(S, q * LANES + lane, known[q])
             for j in range(n % LANES):
                 put(rest_t, j, y[n // LANES * LANES + j])
                 put(rest_p, j, x[n // LANES * LANES + j])
             fold(S, K, y, x, rest_t, rest_p, n, a)
-            for q in range(found):
-                out[q] = S[(first + q) * LANES]
+            for q in range(width):
+                put(found, q, S[(first + q) * LANES])
             return -1
 
         return run
@@ -632,34 +683,26 @@ class Kernel:
             return derive
 
         derive = [derivative(f) for f in self.derivatives]
-        first, last, both = derive[0], derive[-1], len(derive) == 2
+        first, last, both, elements = derive[0], derive[-1], len(derive) == 2, memory(self.element.type)
 
         def run(t: Any, p: Any, c: Any, grad: Any, hess: Any, begin: int, end: int, u: float, a: Any) -> int:
-            y, x, constants = pointer(t), pointer(p), read(pointer(c), 0)
-            first(constants, u, y, x, pointer(grad), begin, end, a)
+            y, x, constants = elements(t), elements(p), read(numbers(c), 0)
+            first(constants, u, y, x, elements(grad), begin, end, a)
             if both:
-                last(constants, u, y, x, pointer(hess), begin, end, a)
+                last(constants, u, y, x, elements(hess), begin, end, a)
             return -1
 
         return run
 
 
-def signature(kernel: Kernel, parameters: int) -> Any:
-    """The Numba signature of `kernel.rows()`."""
-    i, f, x = types.int64, types.float64, types.Array(kernel.element.type, 1, "C")
-    t, out = types.Array(i, 1, "C") if kernel.labelled else x, types.Array(f, 1, "C") if kernel.total else x
+SIGNATURE = types.int64(*[boxed] * 7)  # of `Kernel.entry`
+
+
+def piece_signature(parameters: int, gradient: bool) -> Any:
+    """The Numba signature of `Kernel.piece` and of `Kernel.piece_gradient`."""
+    i, f = types.int64, types.float64
     a = types.UniTuple(f, parameters) if parameters else types.Tuple(())
-    weights = types.Array(f, 1, "C")
-    if kernel.order:
-        return i(t, x, weights, out, x, x, i, i, i, i, i, i, i, i, i, f, a)
-    return i(t, x, weights, out, i, i, i, i, i, i, i, i, i, a)
-
-
-def piece_signature(kernel: Kernel, parameters: int, gradient: bool) -> Any:
-    """The Numba signature of `kernel.piece(...)` and of `kernel.piece_gradient()`."""
-    i, f, x = types.int64, types.float64, types.Array(kernel.element.type, 1, "C")
-    a, numbers = types.UniTuple(f, parameters) if parameters else types.Tuple(()), types.Array(f, 1, "C")
-    return i(x, x, numbers, x, x, i, i, f, a) if gradient else i(x, x, numbers, numbers, i, i, a)
+    return i(*[boxed] * 5, i, i, f, a) if gradient else i(*[boxed] * 4, i, i, a)
 
 
 @inline

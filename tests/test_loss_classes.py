@@ -279,6 +279,8 @@ def test_a_call_of_a_class_takes_no_more_passes_than_its_function(monkeypatch: p
     run = importlib.import_module("lossfuncs.cpu").run
     with lossfuncs.backend("numba"):
         monkeypatch.setattr("lossfuncs.cpu.run", lambda problem, task: runs.append(task) or run(problem, task))
+        for module in ("dispatch", "derivatives"):  # a call seen before goes another way
+            monkeypatch.setattr(f"lossfuncs.{module}.short_way", lambda *call: None)
         for loss in (MeanSquaredError(), MeanSquaredError("mean_with_sample_weight")):
             for arguments in ({"sample_weight": weights}, {"mask": mask}, {"sample_weight": weights, "mask": mask}):
                 runs.clear()

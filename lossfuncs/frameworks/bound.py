@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import derivatives
 from ..call import RowsCall, complete, plan
-from ..dispatch import value_and_gradient
+from ..dispatch import short_way
 from ..losses.probabilistic import CROSS_ENTROPY_FROM_LOGITS, SMOOTHED_CROSS_ENTROPY_FROM_LOGITS
 from ..options import shown
 from ..problem import STRUCTURAL, Array
@@ -36,10 +36,10 @@ class Bound:
 
     def value_and_gradient(self, t: Array, p: Array, w: Any, out: Array | None = None) -> tuple[Any, Array]:
         """out, if given, is flat, fits, and is neither of the others."""
-        if w is None:
-            found = value_and_gradient(self.function, t, p, self.reduction, self.options, out)
-            if found is not None:
-                return found
+        memory = () if out is None else (out,)
+        found: Any = short_way(self.function.derivatives[1], t, p, w, self.reduction, self.options, *memory)
+        if found is not None:
+            return found
         return derivatives.value_and_grad(self.function, t, p, out=out, sample_weight=w, reduction=self.reduction, **self.options)
 
     def product(self, t: Array, p: Array, w: Any, upstream: Any) -> Array:

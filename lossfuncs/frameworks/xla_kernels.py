@@ -14,8 +14,8 @@ from llvmlite import ir
 from numba import types
 
 from .. import cache
-from ..cpu import _chunk, _kind, _share
-from ..lanes import intrinsic, put
+from ..cpu import CUT, _chunk, _kind, _share, whole
+from ..lanes import intrinsic, pointer, put
 from ..problem import NO_CLASS, Array
 from ..schedules import SHORT, Kernel
 from .xla import INVALID_ARGUMENT, VERSION
@@ -104,9 +104,10 @@ def small(call: Any, labels: np.dtype[Any], order: int) -> Small | None:
         return None
     share = 1.0
     if reduced and problem.rows.pointwise and not problem.labelled:
-        if m * n > 4096:
+        if m * n > CUT:
             return None
-        share, m, n = _share(problem, n) / _share(problem, m * n), 1, m * n
+        m, n = whole(m * n)
+        share = _share(problem, problem.n) / _share(problem, n)
     t_code, p_code = _LABELS[labels.name][0] if problem.labelled else _KINDS[kind], _KINDS[kind]
     numbers = np.array([m, n, call.divisor() if reduced else 1.0, share, t_code, p_code, *parameters], np.float64)
     message = f"y_true holds a label that is none of y_pred's classes, 0 to {n - 1}"
@@ -125,18 +126,13 @@ def _handler(rows: Any, kind: str, labels: str, long: bool, total: bool, order: 
     scalar = _memory(types.float64 if kind == "float64" else types.float32)
     one = types.float64 if kind == "float64" else types.float32
 
-    def values(t: Any, p: Any, results: Any, out: Any, n: int, m: int, scale: float, a: Any) -> int:
-        return compute(t, p, np.ones(1), out, n, m, m, 0, 1, 0, 1, 0, NO_CLASS, a)
-
-    def gradients(t: Any, p: Any, results: Any, out: Any, n: int, m: int, scale: float, a: Any) -> int:
-        g = element(_words(results[1])[3])
-        return compute(t, p, np.ones(1), out, g, g, n, m, m, 0, 1, 0, 1, 0, NO_CLASS, scale, a)
-
-    run = gradients if order else values
+    def run(t: Any, p: Any, results: Any, out: Any, n: int, m: int, scale: float, a: Any) -> int:
+        g = element(_words(results[1])[3]) if order else p
+        return compute(t, p, pointer(np.ones(1)), out, g, g, n, m, m, 0, 1, 0, 1, 0, NO_CLASS, scale, a)
 
     def to_value(t: Any, p: Any, results: Any, n: int, m: int, share: float, divisor: float, a: Any) -> int:
         out = np.empty(1)
-        bad = run(t, p, results, out, n, m, 1.0 / divisor * share, a)
+        bad = run(t, p, results, pointer(out), n, m, 1.0 / divisor * share, a)
         put(scalar(_words(results[0])[3]), 0, one(share * out[0] / divisor))
         return bad
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from .. import derivatives, dispatch
-from ..call import Call, array, complete, is_float, same_rank, spread
+from ..call import Call, array, complete, is_float, needed, same_rank, spread
 from ..devices import device_of
 from ..frameworks.arrays import adapter
 from ..options import shown
@@ -149,6 +149,7 @@ class LossFunctionWrapper(Loss):
         known = hasattr(fn, "defaults")
         if known:
             complete(fn, kwargs)
+            self._needed = needed(fn, kwargs)
         self._fused = known and type(self).call is LossFunctionWrapper.call
         self._counts: dict[Any, float] = {}  # shapes of batches without weights, and how many values they make
 
@@ -220,7 +221,7 @@ class LossFunctionWrapper(Loss):
     def _reduced(self, t: Any, p: Any, sample_weight: Any, mask: Any, reduction: Any) -> Any:
         """fn of the batch, reduced in this way."""
         if mask is None:
-            return self.fn(t, p, sample_weight=sample_weight, reduction=reduction, **self.options)
+            return self.fn(t, p, sample_weight=sample_weight, reduction=reduction, **self._needed)
 
         def compute(t: Any, p: Any, weights: Array, reduction: Any, divisor: float) -> tuple[Any, None]:
             return _over(self.fn(t, p, sample_weight=weights, reduction=reduction, **self.options), divisor), None
@@ -238,7 +239,7 @@ class LossFunctionWrapper(Loss):
         def compute(t: Any, p: Any, weights: Any, reduction: Any, divisor: float) -> tuple[Any, Array]:
             seed = upstream if isinstance(divisor, float) and divisor == 1.0 else _seed(upstream) / divisor
             value, gradient = derivatives.value_and_grad(
-                self.fn, t, p, upstream=seed, out=out, sample_weight=weights, reduction=reduction, **self.options
+                self.fn, t, p, upstream=seed, out=out, sample_weight=weights, reduction=reduction, **self._needed
             )
             return _over(value, divisor), gradient
 

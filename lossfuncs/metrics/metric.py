@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..bootstrap import Cells
-from ..call import Call, RowsCall, array, by_sample, complete, spread, totals
+from ..call import Call, RowsCall, array, by_sample, complete, needed, spread, totals
 from ..devices import device_of, home_of
 from ..dispatch import current_backend, prepare
 from ..losses.loss import mask_of as mask_of
@@ -530,11 +530,10 @@ class MeanMetricWrapper(Mean):
         self._fn: Any = fn
         self._kwargs = kwargs
         self._fused = self.sums_over_samples = hasattr(fn, "defaults")
-        if self._fused:  # fewer options are sooner found to be those of the call before
+        if self._fused:
             complete(fn, kwargs)
-            same = {key for key, x in kwargs.items() if type(x) is type(fn.defaults[key]) and x == fn.defaults[key]}  # type: ignore[attr-defined]
-            self._given = {key: x for key, x in kwargs.items() if key not in same}
-        self._seen: dict[Any, tuple[int, float]] = {}  # shapes: how many values they make, and how many of these a sample
+            self._needed = needed(fn, kwargs)
+        self._seen: dict[Any, tuple[tuple[int, ...], float]] = {}  # shapes: those of their values, and how many of these a sample has
 
     def update_state(  # type: ignore[override]  # as in Keras
         self, y_true: Any, y_pred: Any, sample_weight: Any = None, *, mask: Any = None
@@ -544,14 +543,26 @@ class MeanMetricWrapper(Mean):
         if not self._fused:
             super().update_state(self._fn(y_true, y_pred, **self._kwargs), sample_weight, mask=mask)
             return
-        if sample_weight is None and mask is None and type(y_true) is np.ndarray and type(y_pred) is np.ndarray:
+        if mask is None and type(y_true) is np.ndarray and type(y_pred) is np.ndarray:
             known = self._seen.get((y_true.shape, y_pred.shape))
-            if known is not None:
-                if y_pred.ndim == 1:
-                    y_true, y_pred = y_true.reshape(-1, 1), y_pred.reshape(-1, 1)
-                self._add(self._fn(y_true, y_pred, reduction="sum", **self._given), *known)
+            if known is not None and self._updated(y_true, y_pred, sample_weight, *known):
                 return
         self._update(*both(y_true, y_pred), sample_weight, mask)
+
+    def _updated(self, t: Array, p: Array, w: Any, shape: tuple[int, ...], per_sample: float) -> bool:
+        """Take in a batch of shapes seen before; False for one that must go the long way."""
+        if p.ndim == 1:
+            t, p = t.reshape(-1, 1), p.reshape(-1, 1)
+        if w is None:
+            self._add(self._fn(t, p, reduction="sum", **self._needed), math.prod(shape), per_sample)
+            return True
+        if type(w) is np.ndarray and w.shape == shape:
+            with contextlib.suppress(ValueError):
+                total = self._fn(t, p, sample_weight=w, reduction="sum", **self._needed)
+                if math.isfinite(total):
+                    self._add(total, float(np.sum(w.astype(np.float64, copy=False).reshape(-1))), per_sample)
+                    return True
+        return False
 
     def _update(self, y_true: Array, y_pred: Array, sample_weight: Any, mask: Any) -> None:
         call = self._prepare(y_true, y_pred, sample_weight, mask)
@@ -590,10 +601,10 @@ class MeanMetricWrapper(Mean):
             count = float(np.count_nonzero(call.valid))
         else:
             count = float(call.m)
+        if call.valid is None and (y_pred.ndim > 1 or self._fn.entry.targets != "index"):
             if len(self._seen) >= 64:
                 self._seen.clear()
-            if y_pred.ndim > 1 or self._fn.entry.targets != "index":
-                self._seen[y_true.shape, y_pred.shape] = call.m, per_sample
+            self._seen[y_true.shape, y_pred.shape] = call.shape, per_sample
         self._add(total, count, per_sample)
 
     def _without_ignored(self, call: Call) -> Call:
