@@ -6,8 +6,10 @@ The same formulas with 90 digits of mpmath, on some of the rows, show that long 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -113,16 +115,29 @@ def _poisson(t: Array, p: Array) -> Exact:
     return _mean(p - costs, ((p - t) + EPS) / (p + EPS), BY_LOG * (abs(p) + abs(costs)))
 
 
+def _covariance(t: Array, p: Array, centred: bool) -> Array:
+    """sum(t p), of numbers less their means if `centred`; in fractions where it cancels."""
+    terms = _centred(t) * _centred(p) if centred else t * p
+    total = _sum(terms)
+    if terms.dtype == object:
+        return total
+    for i in np.nonzero(abs(total[:, 0]) < 2.0**-12 * _sum(abs(terms))[:, 0])[0]:
+        a, b = ([Fraction(float(x)) for x in row] for row in (t[i], p[i]))
+        exact = sum(map(operator.mul, a, b), Fraction(0)) - (sum(a) * sum(b) / len(a) if centred else 0)
+        high = float(exact)
+        total[i] = np.longdouble(high) + np.longdouble(float(exact - Fraction(high)))
+    return total
+
+
 def _cosine(t: Array, p: Array, sign: float) -> Exact:
     norm_t, norm_p = np.maximum(_sqrt(_sum(t * t)), EPS), _sqrt(_sum(p * p))
     floored = np.maximum(norm_p, EPS)
     u, v = t / norm_t, p / floored
-    cosine = _sum(u * v)
+    cosine = _covariance(t, p, False) / norm_t / floored
     along = np.where(norm_p > EPS, cosine, 0) * v
     counts = sign * (norm_p > 0)
-    return Exact(
-        sign * cosine, counts * (u - along) / floored, BY_FLOAT64 * _sum(abs(u * v)), BY_FLOAT64 * np.max(abs(u) + abs(along)) / floored
-    )
+    rounding = BY_FLOAT64 * np.max(abs(u) + abs(along), axis=-1, keepdims=True) / floored
+    return Exact(sign * cosine, counts * (u - along) / floored, 0.0, rounding)
 
 
 def _centred(x: Array) -> Array:
@@ -134,24 +149,18 @@ def _pearson(t: Array, p: Array) -> Exact:
     dt, dp = _centred(t), _centred(p)
     norm_t, norm_p = _sqrt(_sum(dt * dt)), _sqrt(_sum(dp * dp))
     one = np.where((norm_t > 0) & (norm_p > 0), 1, 0)
-    u, v = dt / np.where(one, norm_t, 1), dp / np.where(one, norm_p, 1)
-    value = np.where(one, _sum(u * v), math.nan)
-    gradient = (u - _sum(u * v) * v) / np.where(one, norm_p, 1)
-    return Exact(value, one * gradient, BY_FLOAT64 + 0 * norm_t, BY_FLOAT64 * one / np.where(one, norm_p, 1))
+    norm_t, norm_p = np.where(one, norm_t, 1), np.where(one, norm_p, 1)
+    value = _covariance(t, p, True) / norm_t / norm_p
+    gradient = (dt / norm_t - value * dp / norm_p) / norm_p
+    return Exact(np.where(one, value, math.nan), one * gradient, 0.0, BY_FLOAT64 * one / norm_p)
 
 
 def _concordance(t: Array, p: Array) -> Exact:
     n = t.shape[-1]
     dt, dp, difference = _centred(t), _centred(p), _sum(p - t) / n
     divisor = (_sum(dt * dt) + _sum(dp * dp)) / n + difference**2 + EPS
-    value = 2 * _sum(dt * dp) / n / divisor
-    terms = np.max(abs(dt) + abs(value * (dp + difference)), axis=-1, keepdims=True)
-    return Exact(
-        value,
-        2 / divisor / n * (dt - value * (dp + difference)),
-        BY_FLOAT64 * 2 * _sum(abs(dt * dp)) / n / divisor,
-        BY_FLOAT64 * 2 / divisor / n * terms,
-    )
+    value = 2 * _covariance(t, p, True) / n / divisor
+    return Exact(value, 2 / divisor / n * (dt - value * (dp + difference)))
 
 
 def _hinge(t: Array, p: Array) -> Exact:
@@ -345,7 +354,7 @@ def _ctc(labels: Array, logits: Array) -> Exact:
 
 # Why a loss's bound has a slack, and which.
 LOG_TERMS = "values that are differences of a logarithm of 35 bits: 2^-34 of the terms"
-PRODUCTS = "sums of products of both signs: 2^-47 of the terms"
+PARALLEL = "slopes that are 0 between parallel vectors: 2^-47 of the terms"
 FITTED = "slopes near 0 where p fits a soft target: 2^-34 (2^-47 without logarithms) of the terms"
 
 EXACT_LOSSES: dict[str, tuple[Callable[..., Exact], str]] = {
@@ -356,9 +365,9 @@ EXACT_LOSSES: dict[str, tuple[Callable[..., Exact], str]] = {
     "huber": (_huber, ""),
     "log_cosh": (_log_cosh, ""),
     "poisson": (_poisson, LOG_TERMS),
-    "cosine_similarity": (partial(_cosine, sign=-1), PRODUCTS),
-    "pearson_correlation": (_pearson, PRODUCTS),
-    "concordance_correlation": (_concordance, PRODUCTS),
+    "cosine_similarity": (partial(_cosine, sign=-1), PARALLEL),
+    "pearson_correlation": (_pearson, PARALLEL),
+    "concordance_correlation": (_concordance, ""),
     "hinge": (_hinge, ""),
     "squared_hinge": (_squared_hinge, ""),
     "categorical_hinge": (_categorical_hinge, ""),

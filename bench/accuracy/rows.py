@@ -41,6 +41,20 @@ def _real_rows(positive: bool, rng: np.random.Generator, shape: tuple[int, int])
     }
 
 
+def _orthogonal_rows(rng: np.random.Generator, shape: tuple[int, int]) -> dict[str, tuple[Array, Array]]:
+    """Rows whose products cancel to the last digits, less their means as well."""
+    (m, n), k = shape, shape[1] // 4
+    x, y = (rng.standard_normal((2, m, k)) * 10.0 ** rng.uniform(-3, 3, (2, m, 1))).astype(np.float32)
+    rest_t, rest_p = 10.0 ** -rng.uniform(0, 25, (2, m, n - 4 * k))
+    t, p = np.concatenate([x, y, -x, -y, rest_t], axis=-1), np.concatenate([y, -x, -y, x, rest_p], axis=-1)
+    t[:, 0] *= np.where(rng.random(m) < 0.5, 1 + 2.0 ** -rng.integers(1, 23, m), 1)
+    order = rng.permutation(n)
+    u, v = (z - np.mean(z, axis=-1, keepdims=True) for z in rng.standard_normal((2, *shape)))
+    v -= u * np.sum(u * v, axis=-1, keepdims=True) / np.maximum(np.sum(u * u, axis=-1, keepdims=True), 1e-300)
+    whole, far = rng.integers(-3, 4, (2, *shape)).astype(np.float64), rng.integers(0, 2, (m, 1)) * 3.0
+    return {"orthogonal": (t[:, order], p[:, order]), "orthogonal but for rounding": (u + far, v + far), "whole": (whole[0], whole[1])}
+
+
 def _binary_rows(logits: bool, rng: np.random.Generator, shape: tuple[int, int]) -> dict[str, tuple[Array, Array]]:
     t = rng.integers(0, 2, shape).astype(np.float64)
     side, soft = 2 * t - 1, rng.random(shape)
@@ -153,6 +167,8 @@ def hard_rows(name: str, options: dict[str, Any], count: int, n: int, rng: np.ra
         kinds = _class_rows(logits, entry.targets == "one-hot", rng, shape)
     else:
         kinds = _real_rows(entry.predictions == "positive", rng, shape)
+        if name in ("cosine_similarity", "pearson_correlation", "concordance_correlation"):
+            kinds |= _orthogonal_rows(rng, shape)
         if entry.targets == "count":
             kinds = {kind: (np.round(7 * t), p) for kind, (t, p) in kinds.items()} | {"not counts": kinds["near-equal"]}
         elif entry.targets == "sign":
