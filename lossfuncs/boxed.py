@@ -15,7 +15,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import NativeValue, models, register_model, unbox
 
-from .fold import inline
 from .lanes import intrinsic
 from .problem import NO_CLASS, Array
 
@@ -24,12 +23,13 @@ _TYPE = object.__basicsize__ // 8 - 1
 _DATA, _AXES, _SHAPE, _DTYPE, _FLAGS = (_TYPE + k for k in (1, 2, 3, 6, 7))
 _FLAT = 0x101  # of the flags: C-contiguous and aligned
 
+SMALL = 4096  # elements, some microseconds' work: no other thread is worth handing the GIL to for less
 _INTEGER = np.dtype(np.int64)
 
 OTHER = -2  # what a kernel returns for arrays that do not fit its frame
 
 # Words of a frame; the loss's parameters follow, and then the headers of the arrays that it is for: all of them, or none.
-N, M, CHUNK, BEGIN, END, TEAM, PARTS, STEP, IGNORE, WEIGH, HEADERS, ONE, SCALE, PARAMETERS = range(14)
+N, M, CHUNK, BEGIN, END, TEAM, PARTS, STEP, IGNORE, WEIGH, LONG, HEADERS, ONE, SCALE, PARAMETERS = range(15)
 
 Kind = tuple[np.dtype[Any], tuple[int, ...]]  # of arrays: their dtype and their shape
 
@@ -58,9 +58,9 @@ def frame(n: int, m: int, chunk: int, begin: int, end: int, team: int = 0, parts
     at the memory of any that are not flat arrays of these shapes and of these very dtypes, which are to be kept alive.
     """
     headers = [x for dtype, shape in arrays for x in (id(np.ndarray), id(dtype), len(shape), *shape)] if arrays else ()
-    known = PARAMETERS + len(parameters) if arrays else 0
-    words = struct.pack(f"={ONE}q{2 + len(parameters)}d{len(headers)}q", n, m, chunk, begin, end, team, parts, step, ignore, weigh, known,
-                        1.0, scale, *parameters, *headers)  # fmt: skip
+    known, long = PARAMETERS + len(parameters) if arrays else 0, team != 0 or min(m, (end - begin) * chunk) * n > SMALL
+    words = struct.pack(f"={ONE}q{2 + len(parameters)}d{len(headers)}q", n, m, chunk, begin, end, team, parts, step, ignore, weigh, long,
+                        known, 1.0, scale, *parameters, *headers)  # fmt: skip
     return np.frombuffer(words, _INTEGER)
 
 
@@ -79,9 +79,6 @@ def _field(word: int, kind: Any) -> Any:
     return read
 
 
-_type, _dtype = _field(_TYPE, types.int64), _field(_DTYPE, types.int64)
-_axes, _flags = _field(_AXES, types.int32), _field(_FLAGS, types.int32)
-_shape = _field(_SHAPE, types.CPointer(types.int64))
 words, numbers = (_field(_DATA, types.CPointer(kind)) for kind in (types.int64, types.float64))
 
 
@@ -90,18 +87,32 @@ def memory(element: Any) -> Any:
     return _field(_DATA, types.CPointer(element))
 
 
-@inline
-def fits(x: Any, header: Any) -> bool:
-    """Whether x, any object, is a flat array with this header."""
-    if _type(x) != header[0]:
-        return False
-    axes, shape = header[2], _shape(x)
-    if (_dtype(x) != header[1]) | (_axes(x) != axes) | (_flags(x) & _FLAT != _FLAT):
-        return False
-    for k in range(axes):
-        if shape[k] != header[3 + k]:
-            return False
-    return True
+@intrinsic
+def fits(typing: Any, x: Any, header: Any) -> Any:
+    """Whether x, any object, is a flat array with the header at that address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word, half = ir.IntType(64), ir.IntType(32)
+        fields = builder.bitcast(args[0], word.as_pointer())
+        wanted = [builder.load(builder.gep(args[1], [word(k)])) for k in range(3)]
+        found = cgutils.alloca_once_value(builder, ir.IntType(1)(0))
+
+        def field(which: int, kind: Any = word) -> Any:
+            return builder.load(builder.bitcast(builder.gep(fields, [word(which)]), kind.as_pointer()))
+
+        with builder.if_then(builder.icmp_signed("==", field(_TYPE), wanted[0])):  # any other object may be shorter
+            flat = builder.icmp_signed("==", builder.and_(field(_FLAGS, half), half(_FLAT)), half(_FLAT))
+            dtype = builder.icmp_signed("==", field(_DTYPE), wanted[1])
+            axes = builder.icmp_signed("==", builder.sext(field(_AXES, half), word), wanted[2])
+            with builder.if_then(builder.and_(flat, builder.and_(dtype, axes))):
+                memory = ir.IntType(8).as_pointer()
+                compare = cgutils.get_or_insert_function(builder.module, ir.FunctionType(half, [memory, memory, word]), "memcmp")
+                shape = builder.bitcast(builder.gep(args[1], [word(3)]), memory)
+                differ = builder.call(compare, [field(_SHAPE, memory), shape, builder.mul(wanted[2], word(8))])
+                builder.store(builder.icmp_signed("==", differ, half(0)), found)
+        return builder.load(found)
+
+    return types.boolean(x, header), emit
 
 
 @intrinsic
@@ -112,7 +123,7 @@ def release_gil(typing: Any, wanted: Any) -> Any:
         state = ir.IntType(8).as_pointer()
         save = cgutils.get_or_insert_function(builder.module, ir.FunctionType(state, []), "PyEval_SaveThread")
         held = cgutils.alloca_once_value(builder, ir.Constant(state, None))
-        with builder.if_then(args[0]):
+        with builder.if_then(cgutils.is_not_null(builder, args[0])):
             builder.store(builder.call(save, []), held)
         return builder.load(held)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numba.core import errors
 
 from . import cache, plain, threads
-from .boxed import OTHER, PARTS, SCALE, TEAM, Kind, frame
+from .boxed import LONG, OTHER, PARTS, SCALE, TEAM, Kind, frame
 from .fold import KEPT
 from .problem import NO_CLASS, Array, BadLabel, Problem, Task, give, is_flat, take
 from .problem import exact_sum as _exact_sum
@@ -141,7 +141,7 @@ def shortcut(
                 return OTHER
             try:
                 by_team = arguments[-1].copy()
-                by_team[TEAM], by_team[PARTS] = address, min(8 * team, chunks)
+                by_team[TEAM], by_team[PARTS], by_team[LONG] = address, min(8 * team, chunks), True
                 bad = call(*arguments[:-1], by_team)
             finally:
                 threads.dismiss()

@@ -22,6 +22,7 @@ from .boxed import (
     END,
     HEADERS,
     IGNORE,
+    LONG,
     ONE,
     OTHER,
     PARAMETERS,
@@ -69,7 +70,6 @@ from .parts import shared
 from .problem import NO_CLASS
 from .rows import FACTORS, Rows, Scalar
 
-SMALL = 4096  # elements, some microseconds' work: no other thread is worth handing the GIL to for less
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 
 def _labels(strict: bool, long: bool) -> Any:
@@ -579,11 +579,8 @@ class Kernel:
 
         return derive
 
-    def rows(self) -> Any:
-        """The kernel over whole rows: chunks [begin, end) of `chunk` rows each, of m rows of n elements, in `parts` by a team's threads.
-
-        It takes addresses. Returns the first row with a label out of range, or -1.
-        """
+    def _chunks(self) -> Any:
+        """chunks(...): chunks [begin, end) of `chunk` of m rows of n elements; the first row with a label out of range, or -1."""
         group, total, count = self.long_() if self.long else self.short(), self.total, len(self.values)
         totals = scratch(count * LANES, types.float64)
 
@@ -595,15 +592,24 @@ class Kernel:
             for c in range(begin, end):
                 for lane in range(count * LANES):
                     put(acc, lane, 0.0)
-                stop = min(m, (c + 1) * chunk)
+                stop = (c + 1) * chunk
+                if stop > m:
+                    stop = m
                 for first in range(c * chunk, stop, LANES):
-                    lane = group(t, p, w, out, grad, hess, acc, first, min(LANES, stop - first), n, wstep, ignore, scale, a)
+                    lanes = LANES if stop - first > LANES else stop - first
+                    lane = group(t, p, w, out, grad, hess, acc, first, lanes, n, wstep, ignore, scale, a)
                     if lane >= 0 and bad < 0:
                         bad = first + lane
                 if total:
                     for which in range(count):
                         put(out, c * count + which, _sum_of_lanes(at(acc, which * LANES)))
             return bad
+
+        return chunks
+
+    def rows(self) -> Any:
+        """The kernel over whole rows, from addresses: such chunks in `parts` by a team's threads."""
+        chunks = self._chunks()
 
         def rows(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int, begin: int, end: int,
                  team: int, parts: int, wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
@@ -612,13 +618,13 @@ class Kernel:
         return rows
 
     def entry(self) -> Any:
-        """The same for Python: on arrays, with the numbers in a frame. Returns OTHER as well, for arrays that do not fit the frame.
+        """The kernel for Python: on arrays, with the numbers in a frame. Returns OTHER as well, for arrays that do not fit the frame.
 
         Where the frame says so, values that are stored are weighted afterwards, as the NumPy reference weights them. Weights that are not
         there may be any object, and derivatives any array.
         """
-        rows, element, total, parameters = self.rows(), self.element, self.total, self.parameters
-        load, store, read = element.load, element.store, column(parameters, 1)
+        chunks, element, total, load, store = self._chunks(), self.element, self.total, self.element.load, self.element.store
+        read = column(self.parameters, 1)
         elements = memory(element.type)
         targets, outputs = words if self.labelled else elements, numbers if total else elements
 
@@ -631,9 +637,10 @@ class Kernel:
                     return OTHER
             x = numbers(frame)
             m, o, W = f[M], outputs(out), numbers(w) if f[STEP] else at(x, ONE)
-            state = release_gil((f[TEAM] != 0) | (min(m, (f[END] - f[BEGIN]) * f[CHUNK]) * f[N] > SMALL))
-            bad = rows(targets(t), elements(p), W, o, elements(grad), elements(hess), f[N], m, f[CHUNK], f[BEGIN], f[END], f[TEAM],
-                       f[PARTS], f[STEP], f[IGNORE], x[SCALE], read(at(x, PARAMETERS), 0))  # fmt: skip
+            state = release_gil(f[LONG])
+            given = (targets(t), elements(p), W, o, elements(grad), elements(hess), f[N], m, f[CHUNK], f[STEP], f[IGNORE], x[SCALE],
+                     read(at(x, PARAMETERS), 0))  # fmt: skip
+            bad = shared(chunks, f[TEAM], f[PARTS], f[BEGIN], f[END], given)
             if not total and f[WEIGH]:
                 for row in range(m):
                     put(o, row, store(load(o[row]) * W[row]))

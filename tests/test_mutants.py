@@ -55,7 +55,7 @@ MUTANTS = {
     "totals of joint rows mixed": Mutant("schedules.py", "at(acc, which * LANES)", "acc", "joint"),
     "weights left out of a total": Mutant("schedules.py", "status[lane]) * W[lane]", "status[lane])", "total"),
     "the class after the last allowed": Mutant("schedules.py", "(k < classes)", "(k <= classes)", "labels"),
-    "a chunk cut short": Mutant("schedules.py", "min(m, (c + 1) * chunk)", "min(m, (c + 1) * chunk - 1)", "chunks"),
+    "a chunk cut short": Mutant("schedules.py", "stop = (c + 1) * chunk", "stop = (c + 1) * chunk - 1", "chunks"),
     "maxima of pieces merged wrongly": Mutant("cpu.py", "np.max(totals, axis=0)", "np.min(totals, axis=0)", "pieces"),
     "sums of pieces doubled": Mutant("cpu.py", "_exact_sum(x)) for x in totals.T", "_exact_sum(2.0 * x)) for x in totals.T", "pieces"),
     "the exponents of pieces merged wrongly": Mutant("cpu.py", "np.exp(x - m)", "np.exp(m - x)", "exponents"),

@@ -15,7 +15,7 @@ from numba import types
 
 from .. import cache
 from ..cpu import CUT, _chunk, _kind, _share, whole
-from ..lanes import intrinsic, pointer, put
+from ..lanes import intrinsic, pointer, put, scratch
 from ..problem import NO_CLASS, Array
 from ..schedules import SHORT, Kernel
 from .xla import INVALID_ARGUMENT, VERSION
@@ -124,11 +124,12 @@ def _handler(rows: Any, kind: str, labels: str, long: bool, total: bool, order: 
     compute, first_parameters, element = kernel.rows(), _first_parameters(parameters), _memory(kernel.element.type)
     targets = _labels(_LABELS[labels][1]) if labels else _elements(kernel.element.type)
     scalar = _memory(types.float64 if kind == "float64" else types.float32)
-    one = types.float64 if kind == "float64" else types.float32
+    one, weight = types.float64 if kind == "float64" else types.float32, scratch(1, types.float64)
 
     def run(t: Any, p: Any, results: Any, out: Any, n: int, m: int, scale: float, a: Any) -> int:
-        g = element(_words(results[1])[3]) if order else p
-        return compute(t, p, pointer(np.ones(1)), out, g, g, n, m, m, 0, 1, 0, 1, 0, NO_CLASS, scale, a)
+        g, w = element(_words(results[1])[3]) if order else p, weight()
+        put(w, 0, 1.0)
+        return compute(pointer(t), p, w, out, g, g, n, m, m, 0, 1, 0, 1, 0, NO_CLASS, scale, a)
 
     def to_value(t: Any, p: Any, results: Any, n: int, m: int, share: float, divisor: float, a: Any) -> int:
         out = np.empty(1)
