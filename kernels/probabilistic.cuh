@@ -214,7 +214,7 @@ template <class T, class P> struct focal_cross_entropy {
         T f = P::power(x.rest, gamma), by_log_q = P::slope(x.rest, f, gamma, at_zero) * x.q * x.log_q - f;
         return {-f * x.log_q, Share<T>::inside(p, total) ? by_log_q : T(0)};
     }
-    DEVICE double value(const double* s, double) const { return (double)alpha * s[1]; }
+    DEVICE double value(const double* s, double) const { return times((double)alpha, s[1]); }
     DEVICE Numbers<double, 3> around(const double* s, double) const { return {divisor(s[0]), s[2], (double)alpha / divisor(s[0])}; }
     DEVICE T slope(const double* c, T t, T p) const {
         T g = t * terms(At<1>(), c, p)[1], inside = fused(g, quotient(T(c[0] - p), p), T(g - c[1]));
@@ -232,7 +232,7 @@ template <class T, class P> struct focal_cross_entropy_from_logits {
     }
     DEVICE double value(const double* s, double) const {
         double entropy = times(s[2], (double)log1p(T(s[1]))) + s[3];
-        return (double)alpha * times(entropy, (double)P::power(T(1.0 / (1.0 + s[1])), gamma));
+        return times((double)alpha, times(entropy, (double)P::power(T(1.0 / (1.0 + s[1])), gamma)));
     }
     DEVICE Numbers<double, 5> around(const double* s, double) const {
         double inverse = 1.0 / (1.0 + s[1]), log_rest = log1p(s[1]);

@@ -578,15 +578,17 @@ def categorical_focal_crossentropy(
     unlike in the binary loss it always applies. From logits neither value nor derivative saturates (Keras' value
     stops at alpha 16.1). ValueError unless gamma >= 0 and label_smoothing is in [0, 1].
     """
-    t = np.moveaxis(_smoothed(y_true, label_smoothing, axis), axis, -1) * np.asarray(alpha, np.float64)
-    p = np.moveaxis(y_pred, axis, -1)
+    t, p = np.moveaxis(_smoothed(y_true, label_smoothing, axis), axis, -1), np.moveaxis(y_pred, axis, -1)
+    weight = np.asarray(alpha, np.float64)
+    if weight.ndim:
+        t, weight = t * weight, np.ones(())
     if from_logits:
         cost = _surprisal(p, -1)
         other = -np.expm1(-cost)
     else:
         q = _clipped_shares(p, -1)
         cost, other = -np.log(q), 1.0 - q
-    return np.sum(_brought(t, other**gamma * cost), axis=-1)
+    return _brought(weight, np.sum(_brought(t, other**gamma * cost), axis=-1))
 
 
 def _categorical_focal(of: _Power) -> tuple[Rows, Rows]:
@@ -602,7 +604,7 @@ def _categorical_focal(of: _Power) -> tuple[Rows, Rows]:
         return -f * log_q, _within(p, EPS * total, TOP * total, by_log_q, 0.0)
 
     def value(s: Any, n: float, alpha: float, gamma: float, at_zero: float) -> Any:
-        return alpha * s[1]
+        return _times(alpha, s[1])
 
     def around(s: Any, n: float, alpha: float, gamma: float, at_zero: float) -> Any:
         return _divisor(s[0]), s[2], alpha / _divisor(s[0])
@@ -626,7 +628,7 @@ def _categorical_focal(of: _Power) -> tuple[Rows, Rows]:
         return f, _times(f, d), bend, _times(bend, d)
 
     def value_from_logits(s: Any, n: float, alpha: float, gamma: float, at_zero: float) -> Any:
-        return alpha * _times(_times(s[2], math.log1p(s[1])) + s[3], power(1.0 / (1.0 + s[1]), gamma))
+        return _times(alpha, _times(_times(s[2], math.log1p(s[1])) + s[3], power(1.0 / (1.0 + s[1]), gamma)))
 
     def around_from_logits(s: Any, n: float, alpha: float, gamma: float, at_zero: float) -> Any:
         inverse, log_rest = 1.0 / (1.0 + s[1]), math.log1p(s[1])

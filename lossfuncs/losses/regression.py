@@ -7,6 +7,7 @@ the last axis. Each public function is the NumPy reference; below it stands its 
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def mean_absolute_percentage_error(y_true: Any, y_pred: Any, *, sample_weight: A
 
 
 def percentage_error(t: float, p: float) -> float:
-    return 100.0 * abs(p - t) / max(abs(t), EPS)
+    return 100.0 * (abs(p - t) / max(abs(t), EPS))
 
 
 def percentage_error_slope(t: float, p: float) -> Any:
@@ -156,7 +157,8 @@ HUBER_ERROR = mean_of(huber_error, huber_error_slope, huber_error_curve)
 
 
 def huber_rows(n: int, delta: float = 1.0) -> tuple[Rows, tuple[float, ...]]:
-    return HUBER_ERROR, (number("delta", delta, 0.0),)
+    # Finite, as the difference of an infinite error and half an infinite delta would be NaN.
+    return HUBER_ERROR, (min(number("delta", delta, 0.0), sys.float_info.max),)
 
 
 @loss

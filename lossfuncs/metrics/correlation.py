@@ -137,7 +137,7 @@ def _concordance_divisor(s: Any, n: float) -> Any:
 
 
 def concordance_value(s: Any, size: float, n: float) -> Any:
-    return 2.0 * s[6] / n / _concordance_divisor(s, n)
+    return 2.0 * (s[6] / n) / _concordance_divisor(s, n)
 
 
 def concordance_around(s: Any, size: float, n: float) -> tuple[Any, ...]:

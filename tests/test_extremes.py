@@ -1,0 +1,82 @@
+"""NumPy and Numba agree on what is infinite, NaN and 0: all functions on extreme data and with extreme options."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import ENTRIES, REQUIRED, case
+
+import lossfuncs
+from lossfuncs.table import Entry
+
+Array = np.ndarray[Any, Any]
+
+OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
+    "huber": tuple({"delta": delta} for delta in (0.0, 1e-300, 1e300, math.inf)),
+    "binary_crossentropy": tuple({"label_smoothing": x, "from_logits": y} for x in (1e-300, 1.0) for y in (False, True)),
+    "binary_focal_crossentropy": (
+        *({"gamma": x, "from_logits": y} for x in (0.0, 1e-300, 1e300, math.inf) for y in (False, True)),
+        *({"apply_class_balancing": True, "alpha": x, "from_logits": y} for x in (-1.0, 0.0, 1e300, math.inf) for y in (False, True)),
+    ),
+    "categorical_crossentropy": tuple({"label_smoothing": x, "from_logits": y} for x in (1e-300, 1.0) for y in (False, True)),
+    "sparse_categorical_crossentropy": ({"from_logits": True},),
+    "categorical_focal_crossentropy": (
+        *({"gamma": x, "from_logits": y} for x in (0.0, 1e-300, 1e300, math.inf) for y in (False, True)),
+        *({"alpha": x, "from_logits": y} for x in (-1.0, 0.0, 1e300, math.inf, -math.inf) for y in (False, True)),
+        *({"alpha": math.inf, "gamma": 0.5, "label_smoothing": x} for x in (0.1, 1.0)),
+    ),
+    "categorical_generalized_cross_entropy": tuple({"q": q} for q in (1e-300, 1.0)),
+    "tversky": tuple({"axis": -1, "alpha": x, "beta": y} for x in (0.0, -1.0, 1e300, math.inf) for y in (0.0, 0.5, math.inf)),
+    "binary_accuracy": tuple({"threshold": x} for x in (0.0, math.inf, -math.inf)),
+    "top_k_categorical_accuracy": tuple({"k": k} for k in (0, 2, 10**6)),
+    "sparse_top_k_categorical_accuracy": tuple({"k": k, "from_sorted_ids": x} for k in (0, 2, 10**6) for x in (False, True)),
+}
+EXTREMES = [case(e, {**REQUIRED.get(e.name, {}), **o}) for e in ENTRIES if e.shape != "own" for o in OPTIONS.get(e.name, ({},))]
+REAL = (0.0, -0.0, 1.0, -1.0, 0.25, 1e-45, 1e-30, 1e-7, 1e38, -1e38, math.inf, -math.inf, math.nan)
+WIDE = (5e-324, 1e-160, 1e160, 1e308)  # float64 alone holds these
+SHARES = (0.0, -0.0, 1.0, 0.25, 1e-45, 1e-7)
+TARGETS = {"binary": SHARES, "one-hot": SHARES, "sign": (-1.0, 1.0), "count": (0.0, 1.0, 7.0, 1e38)}
+NOT_NEGATIVE = ("positive", "distribution", "probability")
+
+
+def rows(entry: Entry, options: dict[str, Any], dtype: str) -> tuple[Array, Array]:
+    """Two elements a row, in all combinations."""
+    numbers = REAL + (WIDE if dtype == "float64" and entry.name != "dice" else ())  # whose sums overflow at other places
+    negative = options.get("from_logits") or entry.predictions not in NOT_NEGATIVE
+    p = np.array(list(itertools.product([x for x in numbers if negative or not x < 0], repeat=2)), dtype)
+    of_t = TARGETS.get(entry.targets, tuple(x for x in numbers if entry.targets != "positive" or not x < 0))
+    t = np.arange(2) if entry.targets == "index" else np.array(list(itertools.product(of_t, repeat=2)), dtype)
+    return np.repeat(t, len(p), axis=0), np.tile(p, (len(t), 1))
+
+
+def kind(x: Array) -> Array:
+    """0 of a number, 1 and -1 of infinities, 2 of NaN."""
+    return np.where(np.isnan(x), 2, np.where(np.isinf(x), np.sign(x), 0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("entry", "options"), EXTREMES)
+def test_the_backends_agree_at_the_ends_of_the_numbers(entry: Entry, options: dict[str, Any], dtype: str) -> None:
+    t, p = rows(entry, options, dtype)
+    found: list[tuple[Array, ...]] = []
+    for backend in ("numpy", "numba"):
+        with lossfuncs.backend(backend), np.errstate(all="ignore"):
+            if "accuracy" in entry.name:
+                found.append((entry.function(t, p, **options),))
+            else:
+                found.append(lossfuncs.value_and_grad(entry.function, t, p, **options))
+    for what, wanted, got in zip(("value", "slope"), *found, strict=False):
+        wanted, got = (x.astype(np.float64).reshape(len(p), -1) for x in (wanted, got))
+        wrong = np.any(kind(wanted) != kind(got), axis=-1)
+        finite = np.where(np.isfinite(wanted), abs(wanted), 0)
+        scale = np.max(finite, axis=-1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            apart = abs(got - wanted)
+        near = apart <= (1e-5 if dtype == "float32" else 1e-8) * scale + 1e-15
+        wrong |= ~np.all(near | ~np.isfinite(wanted), axis=-1)
+        rows_of = [(t[i], p[i], wanted[i], got[i]) for i in np.nonzero(wrong)[0][:3]]
+        assert not wrong.any(), f"{what}, y_true, y_pred, NumPy, Numba: {rows_of}, and so on: {np.count_nonzero(wrong)} of {len(p)}"
