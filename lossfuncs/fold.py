@@ -38,7 +38,7 @@ from .lanes import (
 )
 from .rows import Pass, Rows, Scalar, looks_back
 
-AHEAD = 1024  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
+AHEAD = 512  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
 
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
