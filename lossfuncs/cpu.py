@@ -30,7 +30,8 @@ CUT = 4096  # a pointwise loss may be cut into rows of this length
 WORTH = 20e-6  # seconds of work a thread from which sharing it pays, even when the other threads must be woken first
 BY_PYTHON = 3  # times that much, where the threads hand the GIL around
 TRIALS = 3  # calls of one shape that are timed on one thread
-BREATH = 1 << 22  # elements after which a pending KeyboardInterrupt is let in: some milliseconds
+TRIED = 1 << 22  # elements of the largest call that is: some milliseconds
+BREATH = 1 << 25  # elements a thread after which a pending KeyboardInterrupt is let in, and all wait for the last: tens of milliseconds
 
 class Compiled:
     """A kernel's machine code, and what it was seen to take. That of whole rows lets go of the GIL by itself, where there is much to do."""
@@ -128,7 +129,7 @@ def shortcut(
         """The kernel's call on as many threads as it is worth; if they are not to be had, what is never right."""
         nonlocal serial
         team = _team(serial)
-        if len(trials) < TRIALS and elements < BREATH:
+        if len(trials) < TRIALS and elements < TRIED:
             began = time.perf_counter()
             bad = call(*arguments)
             trials.append(time.perf_counter() - began)
@@ -260,7 +261,7 @@ def _in_parallel(kernel: Compiled, elements: int, chunks: int, work: Callable[..
     If `native`, work(begin, end, team, parts) is one kernel's, whose parts `team` shares.
     """
     team = _team(elements * kernel.seconds_per_element / (1 if native else BY_PYTHON))
-    unknown = kernel.latest[0] == math.inf and elements <= BREATH
+    unknown = kernel.latest[0] == math.inf and elements <= TRIED
     if chunks == 1 or team == 1 or unknown:
         parts = -(-elements // BREATH)
         if parts == 1:

@@ -20,6 +20,7 @@ from .lanes import (
     LANES,
     add_to,
     any_besides,
+    any_equal,
     at,
     column,
     dense_target,
@@ -42,7 +43,7 @@ from .lanes import (
 )
 from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_back
 
-AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
+AHEAD = 512  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
 
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
@@ -64,6 +65,7 @@ class Element:
         own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "coshm1", "rel_entr")
         self.replace |= {getattr(rows, name): tier[name] for name in own}
         self.replace |= {exact.two_sum: two_sum, exact.two_product: two_product}
+        self.exps = vectormath.exps_double if tier is vectormath.DOUBLE else vectormath.exps_single
         self.replace |= {max: tier["maximum"], min: tier["minimum"], abs: tier["fabs"]}
         self.bound: dict[Any, Any] = {}
 
@@ -344,6 +346,32 @@ class Fold:
             add_to(at(S, (slot + 1) * LANES), lane, e, 1.0, wanted & (x != m))
             add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, wanted & (x == m))
 
+        exps, room = self.element.exps, scratch(LANES, types.float64)
+
+        def each(every: Any) -> Any:
+            """As 64 steps, but for the last bits of exp. Most of a row has no largest element in it: nothing is counted there."""
+
+            @inline
+            def block(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+                X, m = room(), s[slot]
+                for lane in range(LANES):
+                    put(X, lane, terms(s, target(K, t, j, lane), load(p[lane]), *a))
+                has_largest = any_equal(X, m)
+                for lane in range(LANES):
+                    put(X, lane, X[lane] - m)
+                E = at(S, kept + j * LANES) if keep else X
+                exps(X, E)
+                if has_largest:
+                    for lane in range(LANES):
+                        x = terms(s, target(K, t, j, lane), load(p[lane]), *a)
+                        add_to(at(S, (slot + 1) * LANES), lane, E[lane], 1.0, x != m)
+                        add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, x == m)
+                else:
+                    for lane in range(LANES):
+                        add_to(at(S, (slot + 1) * LANES), lane, E[lane], 1.0, True)
+
+            return block
+
         @inline
         def without_the_largest(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             for lane in range(LANES):  # of the equal largest, one is the maximum itself
@@ -351,7 +379,8 @@ class Fold:
 
         # NaN need not stay in the maximum: it comes back in the sum.
         largest = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
-        return [*largest, Sweep(step, slot + 1, (0.0, 0.0), self._merging(slot + 1, 2, add_to), alone=True, slow=True), without_the_largest]
+        others = Sweep(step, slot + 1, (0.0, 0.0), self._merging(slot + 1, 2, add_to), each if self.long else None, alone=True, slow=True)
+        return [*largest, others, without_the_largest]
 
     def _argmax(self, one: Pass, slot: int) -> list[Any]:
         load, target, terms = self.element.load, self.target, self.element.bind(one.terms)

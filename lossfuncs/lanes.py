@@ -355,6 +355,20 @@ def any_besides(*patterns: int) -> Any:
 
 
 @intrinsic
+def any_equal(typing: Any, p: Any, x: Any) -> Any:
+    """Whether one of the 64 float64 from p on equals x."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector, integers = ir.VectorType(ir.DoubleType(), LANES), ir.VectorType(ir.IntType(32), LANES)
+        first = builder.insert_element(ir.Constant(vector, ir.Undefined), args[1], ir.IntType(32)(0))
+        every = builder.shuffle_vector(first, first, ir.Constant(integers, [0] * LANES))
+        equal = builder.fcmp_ordered("==", builder.load(builder.bitcast(args[0], vector.as_pointer()), align=8), every)
+        return builder.icmp_unsigned("!=", builder.bitcast(equal, ir.IntType(LANES)), _INDEX(0))
+
+    return types.boolean(p, types.float64), emit
+
+
+@intrinsic
 def prefetch(typing: Any, p: Any, i: Any) -> Any:
     """Ask for the 64 elements from p + i on, wherever that may be."""
 

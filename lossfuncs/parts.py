@@ -49,14 +49,19 @@ def shared(typing: Any, body: Any, team: Any, parts: Any, begin: Any, end: Any, 
 
 
 def _part(module: Any, frame: Any, own: Any) -> Any:
-    """(frame, i): own(*arguments, lo, hi) of part i, from a frame of the number of parts, begin, end and the arguments."""
+    """(frame, i): own(*arguments, lo, hi) of part i, from a frame of the number of parts, begin, end and the arguments.
+
+    Parts become smaller, so that all threads end together: before part i, a share of ((parts - i)/parts)^2 is left.
+    """
     function = ir.Function(module, _PART, module.get_unique_name("part"))
     function.linkage = "internal"
     builder = ir.IRBuilder(function.append_basic_block())
     place = builder.bitcast(function.args[0], frame.as_pointer())
     parts, begin, end, *arguments = (builder.load(_field(builder, place, k)) for k in range(len(frame.elements)))
     size, i = builder.sub(end, begin), function.args[1]
-    bounds = [builder.add(begin, builder.sdiv(builder.mul(size, k), parts)) for k in (i, builder.add(i, _WORD(1)))]
+    left = [builder.sub(parts, k) for k in (i, builder.add(i, _WORD(1)))]
+    square = builder.mul(parts, parts)
+    bounds = [builder.sub(end, builder.sdiv(builder.mul(size, builder.mul(k, k)), square)) for k in left]
     builder.ret(builder.call(own, [*arguments, *bounds]))
     return function
 

@@ -283,20 +283,27 @@ class Kernel:
         totals, lanes64, labels64, tail = self.fold.totals, self.lanes, self.lane_labels, scratch(LANES, self.element.type)
 
         @inline
-        def row_of(x: Any, row: int, n: int, rest: Any) -> Any:
-            """The row's address; its last elements, fewer than 64, are copied to where 64 can be read."""
-            x = at(x, row * n)
-            for j in range(n % LANES):
-                put(rest, j, x[n // LANES * LANES + j])
-            return x
+        def row_of(x: Any, row: int, n: int) -> Any:
+            return at(x, row * n)
 
-        targets = inline(lambda x, row, n, rest: x) if labelled else row_of
+        @inline
+        def rest_of(x: Any, n: int, last: bool, rest: Any) -> Any:
+            """The address of the row's last elements, fewer than 64, where 64 can be read: a row that follows lends its first."""
+            x = at(x, n // LANES * LANES)
+            if not last:
+                return x
+            for j in range(n % LANES):
+                put(rest, j, x[j])
+            return rest
+
+        targets = inline(lambda x, row, n: x) if labelled else row_of
+        targets_rest = inline(lambda x, n, last, rest: rest) if labelled else rest_of
         targets_tail = scratch(0, types.int64) if labelled else tail
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
                   ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
-            S, R, W, status, one, K, rest_t, rest_p = (
+            S, R, W, status, one, K, copy_t, copy_p = (
                 totals(), totals(), lanes64(), lanes64(), lanes64(), labels64(), targets_tail(), tail())  # fmt: skip
             bad = -1
             weights(w, first, lanes, wstep, W)
@@ -310,7 +317,8 @@ class Kernel:
                 row = first + lane
                 if check(t, row, lanes, n, ignore, K, one) >= 0 and bad < 0:
                     bad = lane
-                T, P = targets(t, row, n, rest_t), row_of(p, row, n, rest_p)
+                T, P, last = targets(t, row, n), row_of(p, row, n), lane == lanes - 1
+                rest_t, rest_p = targets_rest(T, n, last, copy_t), rest_of(P, n, last, copy_p)
                 fold(S, K, T, P, rest_t, rest_p, n, a)
                 put(status, lane, one[0])
                 set_to(R, lane, read(S, 0))

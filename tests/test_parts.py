@@ -64,6 +64,28 @@ def test_every_part_is_done_once_and_the_first_bad_one_is_told(
     assert np.all(counts[:10] == 0)
 
 
+def test_parts_become_smaller_towards_the_end(fresh_pool: None) -> None:
+    @inline
+    def body(sizes: Any, begin: int, end: int) -> int:
+        put(sizes, begin, float(end - begin))
+        return -1
+
+    def run(sizes: Any, end: int, team: int, parts: int) -> int:
+        return shared(body, team, parts, 0, end, (pointer(sizes),))
+
+    i = types.int64
+    parts_of = cache.compile(run, i(types.Array(types.float64, 1, "C"), i, i, i))
+    sizes = np.zeros(SIZE)
+    address = threads.enlist(2)
+    try:
+        assert parts_of(sizes, SIZE, address, 16) == -1
+    finally:
+        threads.dismiss()
+    found = sizes[sizes > 0]
+    assert len(found) == 16 and found.sum() == SIZE
+    assert np.all(np.diff(found) < 0) and found[-1] <= SIZE / 16**2 + 1
+
+
 def test_workers_serve_one_caller_at_a_time_and_no_worker(fresh_pool: None) -> None:
     assert threads.enlist(2)
     try:

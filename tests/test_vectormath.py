@@ -20,7 +20,7 @@ from mpmath import mp
 from numba.core.errors import TypingError
 
 from bench.accuracy import functions, polynomials
-from lossfuncs import vectormath
+from lossfuncs import lanes, vectormath
 from lossfuncs.vectormath import DOUBLE, SINGLE
 
 INF, NAN = math.inf, math.nan
@@ -54,6 +54,28 @@ def test_double_is_within_one_ulp_of_mpmath(name: str) -> None:
     arguments = functions.hard_points(name, 2000, seed=7)
     worst, at = functions.double_error(name, evaluate(DOUBLE[name], *arguments), *arguments)
     assert worst < 1.0, f"{worst} ULP at {at}"
+
+
+@pytest.mark.parametrize(("exps", "tier", "slack"), [(vectormath.exps_single, SINGLE, 2.0**-50), (vectormath.exps_double, DOUBLE, 0.0)])
+def test_sixty_four_exponentials_at_once_are_those_of_one(exps: Any, tier: dict[str, Any], slack: float) -> None:
+    pointer, at = lanes.pointer, lanes.at
+
+    def kernel(x: Any, out: Any, begin: int) -> None:
+        for i in range(begin, x.size, 64):
+            exps(at(pointer(x), i), at(pointer(out), i))
+
+    array = numba.types.Array(numba.float64, 1, "C")
+    blocks = numba.njit(numba.void(array, array, numba.int64))(kernel)
+    raw = np.empty((2, 64 * 1000 + 8))
+    x, out = (row[-row.ctypes.data % 64 // 8 :][: 64 * 1000] for row in raw)  # blocks are aligned to 64 bytes
+    x[:] = np.linspace(0.0, -800.0, x.size)
+    x[64:128:9] = -INF
+    x[128:192:7] = NAN
+    blocks(x, out, 0)
+    one = evaluate(tier["exp_nonpositive"], x)
+    assert same(np.where(np.isnan(one) | (one == 0), out, 0.0), np.where(np.isnan(one) | (one == 0), one, 0.0))
+    ordinary = one > 0
+    assert np.all(np.abs(out - one)[ordinary] <= slack * one[ordinary])
 
 
 @pytest.mark.parametrize("name", [*functions.UNARY, "pow"])

@@ -139,14 +139,15 @@ def huber(y_true: Any, y_pred: Any, delta: float = 1.0, *, sample_weight: Any = 
     return np.mean(np.where(e <= delta, 0.5 * e * e, delta * (e - 0.5 * delta)), axis=-1)
 
 
-def huber_error(t: float, p: float, delta: float) -> float:
+def huber_error(t: float, p: float, delta: float) -> Any:
     e = abs(p - t)
-    m = min(e, delta)
+    m = where(e > delta, delta, e)  # min, but that NaN, which stays, costs nothing
     return m * (e - 0.5 * m)  # both branches in one: m is e or delta
 
 
-def huber_error_slope(t: float, p: float, delta: float) -> float:
-    return max(min(p - t, delta), -delta)
+def huber_error_slope(t: float, p: float, delta: float) -> Any:
+    e = p - t
+    return where(e > delta, delta, where(e < -delta, -delta, e))
 
 
 def huber_error_curve(t: float, p: float, delta: float) -> Any:
