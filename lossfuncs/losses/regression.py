@@ -233,16 +233,16 @@ def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1, *, sample_weight
 
 def cosine_reference(y_true: Any, y_pred: Any, axis: int) -> Any:
     """Plus the cosine: what the loss and the metric share."""
-    (t, norm_t), (p, norm_p) = _scaled_to_one(y_true, axis), _scaled_to_one(y_pred, axis)
+    (t, norm_t, floor_t), (p, norm_p, floor_p) = _scaled_to_one(y_true, axis), _scaled_to_one(y_pred, axis)
     product = where_cancelled(np.sum(t * p, axis=axis), norm_t * norm_p, dot, t, p, axis)
-    return np.clip(product / norm_t / norm_p, -1.0, 1.0)
+    return np.clip(product / np.maximum(norm_t, floor_t) / np.maximum(norm_p, floor_p), -1.0, 1.0)
 
 
-def _scaled_to_one(x: Any, axis: int) -> tuple[Any, Any]:
-    """x times a power of two, so that no square over- or underflows, and its norm with Keras' floor."""
+def _scaled_to_one(x: Any, axis: int) -> tuple[Any, Any, Any]:
+    """x times a power of two, so that no square over- or underflows, its norm, and Keras' floor of that."""
     _, exponent = np.frexp(np.max(np.abs(x), axis=axis, keepdims=True, initial=0.0))
     x = np.ldexp(x, -exponent)
-    return x, np.maximum(np.sqrt(np.sum(x * x, axis=axis)), np.ldexp(EPS, -np.squeeze(exponent, axis=axis)))
+    return x, np.sqrt(np.sum(x * x, axis=axis)), np.ldexp(EPS, -np.squeeze(exponent, axis=axis))
 
 
 def _scale(largest: float) -> Any:
