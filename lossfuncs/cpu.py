@@ -49,7 +49,7 @@ class Compiled:
 
 def _rows_kernel(rows: Rows, kind: str, labelled: bool, n: int, total: bool, order: int, parameters: int) -> Compiled:
     rows = rows.suited(kind, labelled, n)
-    kept = order == 1 and rows.softmax_slope is not None and SHORT < n <= KEPT
+    kept = order == 1 and rows.softmax_slope is not None and n <= KEPT
     return _kernel(rows, kind, labelled, n > SHORT, total, order, parameters, kept)
 
 

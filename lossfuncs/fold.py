@@ -106,7 +106,7 @@ class Fold:
     """The passes of one loss over 64 lanes, for one element kind, dense or labelled targets, short or long rows.
 
     Called as fold(S, K, t, p, tail_t, tail_p, n, a): S is where the totals go, a row of 64 lanes each, all of them valid when
-    it returns (equal, for a long row). K holds each lane's label. If `kept`, what a long row of up to KEPT elements brings to its
+    it returns (equal, for a long row). K holds each lane's label. If `kept`, what a row of up to KEPT elements brings to its
     LogSumExp pass, exp(x - m), stands after the totals, from S[self.softmax] on.
     """
 
@@ -377,9 +377,28 @@ class Fold:
             for lane in range(LANES):  # of the equal largest, one is the maximum itself
                 put(S, (slot + 1) * LANES + lane, S[(slot + 1) * LANES + lane] + (S[(slot + 2) * LANES + lane] - 1.0))
 
+        known, room_for_exps = column(slot + 1), scratch(0 if keep else LANES, types.float64)
+
+        def of_each_lane(every: Any) -> Any:
+            """The same where a lane is a row with a largest of its own."""
+
+            @inline
+            def block(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+                X, E = room(), at(S, kept + j * LANES) if keep else room_for_exps()
+                for lane in range(LANES):
+                    put(X, lane, terms(known(S, lane), target(K, t, j, lane), load(p[lane]), *a) - S[slot * LANES + lane])
+                exps(X, E)
+                for lane in range(LANES):
+                    x, m = terms(known(S, lane), target(K, t, j, lane), load(p[lane]), *a), S[slot * LANES + lane]
+                    add_to(at(S, (slot + 1) * LANES), lane, E[lane], 1.0, x != m)
+                    add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, x == m)
+
+            return block
+
         # NaN need not stay in the maximum: it comes back in the sum.
         largest = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
-        others = Sweep(step, slot + 1, (0.0, 0.0), self._merging(slot + 1, 2, add_to), each if self.long else None, alone=True, slow=True)
+        each = each if self.long else of_each_lane
+        others = Sweep(step, slot + 1, (0.0, 0.0), self._merging(slot + 1, 2, add_to), each, alone=True, slow=True)
         return [*largest, others, without_the_largest]
 
     def _argmax(self, one: Pass, slot: int) -> list[Any]:

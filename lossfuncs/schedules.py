@@ -246,15 +246,16 @@ class Kernel:
         load, store, read, around, judge = self.element.load, self.element.store, self.read, self.around, self.judge
         target, stride, constant = self.fold.target, self.fold.stride, column(self.constants)
         block, spread, lanes64 = scratch(LANES * SHORT, self.element.type), scratch(self.constants * LANES, types.float64), self.lanes
+        read_x, softmax, kept = widen if self.kept else load, self.fold.softmax, self.kept
 
         def derivative(f: Any) -> Any:
             @inline
-            def derive(C: Any, U: Any, status: Any, K: Any, t: Any, p: Any, into: Any, lanes: int, n: int, a: Any) -> None:
+            def derive(C: Any, U: Any, status: Any, K: Any, t: Any, x: Any, into: Any, lanes: int, n: int, a: Any) -> None:
                 G = block()
                 for j in range(n):
                     for lane in range(LANES):
                         y = target(K, at(t, j * stride), j, lane)
-                        d = f(constant(C, lane), y, load(p[j * LANES + lane]), *a) * U[lane]
+                        d = f(constant(C, lane), y, read_x(x[j * LANES + lane]), *a) * U[lane]
                         put(G, j * LANES + lane, store(judge(d, status[lane])))
                 _transposed_back(into, G, n, lanes)
 
@@ -269,8 +270,9 @@ class Kernel:
             for lane in range(LANES):
                 put(U, lane, W[lane] * scale)
                 set_to(C, lane, around(read(S, lane), float(n), *a))
-            first_one(C, U, status, K, t, p, at(grad, row * n), lanes, n, a)
-            second(C, U, status, K, t, p, at(hess, row * n), lanes, n, a)
+            x = at(S, softmax) if kept else p
+            first_one(C, U, status, K, t, x, at(grad, row * n), lanes, n, a)
+            second(C, U, status, K, t, x, at(hess, row * n), lanes, n, a)
 
         return derive
 
