@@ -75,6 +75,36 @@ class Element:
             self.bound[function] = rows.bind(function, self.replace, inline)
         return self.bound[function]
 
+    def terms(self, one: Pass) -> Any:
+        """The pass's terms(s, t, p, *a), which work out the exponential they may take."""
+        return self.bind(one.terms) if one.exponent is None else self.given_e(one, one.terms)
+
+    def given_e(self, one: Pass, f: Scalar) -> Any:
+        """f(s, t, p, *a) from f(s, t, p, e, *a), e of the pass's exponent."""
+        assert one.exponent is not None
+        function, exponent, exp = self.bind(f), self.bind(one.exponent), self.replace[rows.exp_nonpositive]
+
+        @inline
+        def with_e(s: Any, t: float, p: float, *a: float) -> Any:
+            return function(s, t, p, exp(exponent((), t, p, *a)), *a)
+
+        return with_e
+
+    def exponentials(self, one: Pass) -> Any:
+        """exponentials(t, p, a): those of 64 elements, in scratch."""
+        assert one.exponent is not None
+        load, exponent, exps, room = self.load, self.bind(one.exponent), self.exps, scratch(LANES, types.float64)
+
+        @inline
+        def exponentials(t: Any, p: Any, a: Any) -> Any:
+            E = room()
+            for lane in range(LANES):
+                put(E, lane, exponent((), load(t[lane]), load(p[lane]), *a))
+            exps(E, E)
+            return E
+
+        return exponentials
+
 
 ELEMENTS = {
     "float64": Element(types.float64, widen, widen, vectormath.DOUBLE, 0x3FF0 << 48),
@@ -215,7 +245,7 @@ class Fold:
         return _merging(slot, count, combine) if self.long else nothing_to_do
 
     def _gathering(self, one: Pass, slot: int, start: float, combine: Any) -> list[Any]:
-        load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
+        load, target, terms = self.element.load, self.target, self.element.terms(one)
 
         def gathering(terms: Any) -> Any:
             @inline
@@ -241,6 +271,19 @@ class Fold:
             def each(every: Any) -> Any:
                 block = every if hard is None else hard_or_soft(hard, every, self.element.any_soft)
                 return _unless_all_zero(block, self.element.any_nonzero) if one.sparse else block
+
+        if one.exponent is not None:
+            terms_of_e, exponentials = self.element.bind(one.terms), self.element.exponentials(one)
+
+            def each(every: Any) -> Any:
+                @inline
+                def block(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+                    E = exponentials(t, p, a)
+                    for lane in range(LANES):
+                        x = terms_of_e((), load(t[lane]), load(p[lane]), E[lane], *a)
+                        combine(at(S, slot * LANES), lane, x, 1.0, True)
+
+                return block
 
         finish = self._merging(slot, one.size, add_to if combine is dot_to else combine)
         return [Sweep(step, slot, (start,) * one.size, finish, each)]

@@ -104,6 +104,8 @@ def _gather(one: Pass, s: tuple[Array, ...], t: Array, p: Array, a: tuple[float,
     if one.op == "again":
         return s[one.label : one.label + one.size]
     t = targets(t, p)
+    if one.exponent is not None:
+        a = (np.exp(on_arrays(one.exponent)(s, t, p, *a)), *a)
     if one.op == "dot":
         terms = tuple(np.where(t == 0, 0.0, t * x) for x in f(s, p, *a))
     else:

@@ -114,6 +114,7 @@ class Pass(NamedTuple):
     hard: Scalar | None = None
     sparse: bool = False  # t = 0 brings 0: most of a one-hot row need not be looked at
     careful: Careful | None = None
+    exponent: Scalar | None = None  # of dense targets: terms(s, t, p, e, *a) takes e = exp(exponent((), t, p, *a)) <= 1
 
 
 class _Totals:
@@ -144,9 +145,9 @@ def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None, careful: Care
     return Pass("sum", count, terms, hard=hard, careful=careful)
 
 
-def Logs(terms: Scalar, hard: Scalar | None = None, *, sparse: bool = False) -> Pass:
+def Logs(terms: Scalar, hard: Scalar | None = None, *, sparse: bool = False, exponent: Scalar | None = None) -> Pass:
     """The total of x + log1p(e), (x, e) = terms(s, t, p, *a), and 0. `hard` as for `Sum`; `sparse` if t = 0 brings 0, whatever p."""
-    return Pass("logs", 2, terms, hard=hard, sparse=sparse)
+    return Pass("logs", 2, terms, hard=hard, sparse=sparse, exponent=exponent)
 
 
 def Max(terms: Scalar, count: int = 1) -> Pass:
@@ -210,6 +211,8 @@ class Rows(NamedTuple):
     curve: Scalar | None = None
     # softmax_slope(c, t, e, *a): the slope once more, for a schedule that has kept e = exp(x - m) of the LogSumExp pass.
     softmax_slope: Scalar | None = None
+    # exponent_slope(c, t, p, e, *a): likewise, with the e of the only pass's exponent.
+    exponent_slope: Scalar | None = None
     # The same for data of float32 and below, whose squares and products neither over- nor underflow a float64, and whose values need
     # not be right to its last bit. Not for labels.
     narrow: Rows | None = None
@@ -229,12 +232,19 @@ class Rows(NamedTuple):
 
 
 def mean_of(
-    value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, *, hard: Scalar | None = None, logs: tuple[Scalar, ...] = ()
+    value: Scalar,
+    slope: Scalar | None = None,
+    curve: Scalar | None = None,
+    *,
+    hard: Scalar | None = None,
+    logs: tuple[Scalar, ...] = (),
+    exponent: tuple[Scalar, ...] = (),
 ) -> Rows:
     """The mean over the row of value(t, p, *a), its derivative slope(t, p, *a) and second derivative curve(t, p, *a).
 
     hard(t, p, *a) gives the same value, to the last bit, for less where t is 0 or 1. Of data of float32 and below the values are gathered
-    by `Logs` of the one or two functions `logs` of t, p, *a.
+    by `Logs` of the one or two functions `logs` of t, p, *a; with an exponent(t, p, *a), they take its exponential e before *a, and
+    so does the slope that may be given beside it.
     """
 
     def mean(s: Any, n: float, *a: float) -> Any:
@@ -244,10 +254,13 @@ def mean_of(
         return (1.0 / n,)
 
     one = Sum(_as_terms(value), 1, None if hard is None else _as_terms(hard))
-    parts = [_as_terms(f) for f in logs]
+    parts, given = [_as_terms(f) for f in logs], [_as_terms(f) for f in exponent[:1]]
     name = value.__name__
     rows = Rows(name, (one,), mean, around, _scaled(slope), _scaled(curve), pointwise=True, cuda=f"Mean<{name}<T>>")
-    return rows._replace(narrow=rows._replace(passes=(Logs(parts[0], *parts[1:]),))) if parts else rows
+    if not parts:
+        return rows
+    gathered = Logs(parts[0], *parts[1:], exponent=given[0] if given else None)
+    return rows._replace(narrow=rows._replace(passes=(gathered,), exponent_slope=_scaled(exponent[1]) if exponent[1:] else None))
 
 
 def sum_of(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None) -> Rows:
@@ -302,6 +315,13 @@ def _moved(one: Pass, first: int, begin: int, end: int) -> Pass:
 
             return of_prediction
 
+        if one.exponent is not None:
+
+            def of_exponential(s: Any, t: float, p: float, e: float, *a: float) -> Any:
+                return terms((), t, p, e, *a[begin:end])
+
+            return of_exponential
+
         def of_both(s: Any, t: float, p: float, *a: float) -> Any:
             return terms(s[first:], t, p, *a[begin:end])
 
@@ -318,6 +338,13 @@ def _moved(one: Pass, first: int, begin: int, end: int) -> Pass:
             return settle(x, *a[begin:end])
 
         careful = Careful(careful.which + first, doubt_of_part, moved(careful.terms), careful.size, settle_of_part)
+    exponent = one.exponent
+    if exponent is not None:
+
+        def exponent_of_part(s: Any, t: float, p: float, *a: float) -> Any:
+            return exponent(s, t, p, *a[begin:end])
+
+        one = one._replace(exponent=exponent_of_part)
     return one._replace(terms=moved(one.terms), label=one.label + first if one.op == "pick" else 0, hard=hard, careful=careful)
 
 

@@ -68,7 +68,7 @@ from .lanes import (
 )
 from .parts import shared
 from .problem import NO_CLASS
-from .rows import FACTORS, Rows, Scalar
+from .rows import FACTORS, Rows
 
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 
@@ -186,6 +186,8 @@ class Kernel:
         self.constants = plain.constants(rows, self.fold.count, parameters) if order else 0
         slope = rows.softmax_slope if kept else rows.slope
         self.derivatives = [self.element.bind(f) for f in (slope, rows.curve)[:order] if f is not None]
+        # Exponentials of 64 elements are worked out at once where the slope can do with them.
+        self.together = rows.passes[0].exponent is not None and (not order or order == 1 and rows.exponent_slope is not None)
         self.check = _labels(self.fold.strict, long) if labelled else no_labels
         self.judge = judge(labelled)
         self.weights = _weights if total or order else no_weights
@@ -330,13 +332,12 @@ class Kernel:
 
         return group
 
-    def _pointwise(self, terms: Scalar, take_in: Any) -> Any:
+    def _pointwise(self, terms: Any, slope: Any, take_in: Any) -> Any:
         """element(S, u, c, t, p, into, into2, i, lane, wanted, a): take in one element and write its derivatives to place i.
 
         A pointwise loss needs no totals for them, so one sweep does both, and value and slope share their transcendental parts.
         """
-        element, terms = self.element, self.element.bind(terms)
-        load, store, (slope, *more) = element.load, element.store, self.derivatives
+        load, store, more = self.element.load, self.element.store, self.derivatives[1:]
 
         @inline
         def first(S: Any, u: float, c: Any, t: Any, p: Any, into: Any, into2: Any, i: int, lane: int, wanted: bool, a: Any) -> None:
@@ -358,8 +359,8 @@ class Kernel:
     def _pointwise_block(self, scale: Any, take_in: Any) -> Any:
         """each(S, (U, c), (into, into2), t, p, i, a): 64 elements, whose derivatives are scaled by scale(U, lane)."""
 
-        def block(terms: Scalar) -> Any:
-            element = self._pointwise(terms, take_in)
+        def block(terms: Any) -> Any:
+            element = self._pointwise(terms, self.derivatives[0], take_in)
 
             @inline
             def each(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, a: Any) -> None:
@@ -368,8 +369,21 @@ class Kernel:
 
             return each
 
-        one = self.maths.passes[0]
-        return hard_or_soft(block(one.hard), block(one.terms), self.element.any_soft) if one.hard else block(one.terms)
+        one, bind = self.maths.passes[0], self.element.bind
+        if self.together:
+            assert self.maths.exponent_slope is not None
+            exponentials = self.element.exponentials(one)
+            element = self._pointwise(bind(one.terms), bind(self.maths.exponent_slope), take_in)
+
+            @inline
+            def together(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, a: Any) -> None:
+                E = exponentials(t, p, a)
+                for lane in range(LANES):
+                    element(S, scale(known[0], lane), known[1], t, p, into[0], into[1], i + lane, lane, True, (E[lane],) + a)
+
+            return together
+        soft = block(self.element.terms(one))
+        return hard_or_soft(block(bind(one.hard)), soft, self.element.any_soft) if one.hard else soft
 
     def _pointwise_short(self) -> Any:
         """Up to 64 rows as one stretch of memory: every element mapped where it lies, then the rows summed."""
@@ -481,6 +495,16 @@ class Kernel:
 
             return step
 
+        if self.together:
+            exponentials, terms = self.element.exponentials(one), bind(one.terms)
+
+            @inline
+            def together(FE: Any, t: Any, p: Any, a: Any) -> None:
+                E = exponentials(t, p, a)
+                for lane in range(LANES):
+                    take_in(FE, lane, terms((), load(t[lane]), load(p[lane]), E[lane], *a), 1.0, True)
+
+            return inline(lambda F, E, U, c, t, p, G, H, a: together((F, E), t, p, a))
         step = mapping(bind(one.terms))
         if one.hard is not None:
             step = hard_or_soft(mapping(bind(one.hard)), step, self.element.any_soft)
@@ -488,7 +512,8 @@ class Kernel:
 
     def _pointwise_long(self) -> Any:
         take_in = factor_to if self.logs else add_to
-        block, element = self._pointwise_block(inline(lambda u, lane: u), take_in), self._pointwise(self.maths.passes[0].terms, take_in)
+        block = self._pointwise_block(inline(lambda u, lane: u), take_in)
+        element = self._pointwise(self.element.terms(self.maths.passes[0]), self.derivatives[0], take_in)
         finish, around, twice = self.finish(), self.around, self.order == 2
         [sweep], count, read = self.fold.gatherings[0], self.fold.count, self.read
         settle, settled = sweep.settle or inline(lambda S: None), sweep.finish

@@ -260,7 +260,8 @@ def precise(rows: Rows, t: Any, p: Any, a: tuple[float, ...]) -> tuple[Any, list
             found = [[y * v for v in f(s, x, *a)] for y, x in zip(t, p, strict=True) if y]
             s += tuple(mp.fsum(column) for column in zip(*found, strict=True)) if found else (mp.mpf(0),) * one.size
             continue
-        found = [f(s, y, x, *a) for y, x in zip(t, p, strict=True)]
+        e = [()] * len(p) if one.exponent is None else [(mp.exp(bound(one.exponent)((), y, x, *a)),) for y, x in zip(t, p, strict=True)]
+        found = [f(s, y, x, *more, *a) for y, x, more in zip(t, p, e, strict=True)]
         columns = [[v[i] if isinstance(v, tuple) else v for v in found] for i in range(max(1, one.size))]
         if one.op == "sum":
             s += tuple(mp.fsum(column) for column in columns)

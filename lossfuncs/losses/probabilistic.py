@@ -107,21 +107,32 @@ def _binary_cost_from_logit(t: float, x: float) -> Any:
     return _times(weight, abs(x)) + softplus(-abs(x))
 
 
-def _binary_cost_from_logit_parts(t: float, x: float) -> tuple[Any, float]:
+def _minus_distance(t: float, x: float) -> float:
+    return -abs(x)
+
+
+def _binary_cost_from_logit_parts(t: float, x: float, e: float) -> tuple[Any, float]:
     weight = where(x < 0.0, t, 1.0 - t)
-    return _times(weight, abs(x)), exp_nonpositive(-abs(x))
+    return _times(weight, abs(x)), e
 
 
 def _both_sigmoids(x: float) -> tuple[Any, Any]:
     """sigmoid(x) and 1 - sigmoid(x), each to its last digits."""
-    e = exp_nonpositive(-abs(x))
+    return _both_sigmoids_of(x, exp_nonpositive(-abs(x)))
+
+
+def _both_sigmoids_of(x: float, e: float) -> tuple[Any, Any]:
     larger = 1.0 / (1.0 + e)
     smaller = e * larger
     return where(x < 0.0, smaller, larger), where(x < 0.0, larger, smaller)
 
 
 def _binary_cost_from_logit_slope(t: float, p: float) -> Any:
-    x, y = _both_sigmoids(p)
+    return _binary_cost_from_logit_slope_of(t, p, exp_nonpositive(-abs(p)))
+
+
+def _binary_cost_from_logit_slope_of(t: float, p: float, e: float) -> Any:
+    x, y = _both_sigmoids_of(p, e)
     return (1.0 - t) * x - t * y
 
 
@@ -139,18 +150,28 @@ def _smooth(f: Scalar) -> Scalar:
     return smooth
 
 
+def _smooth_of(f: Scalar) -> Scalar:
+    def smooth(t: float, p: float, e: float, keep: float, share: float) -> Any:
+        return f(t * keep + share, p, e)
+
+    return smooth
+
+
 _BINARY_ENTROPY = (_binary_cost, _binary_cost_slope, _binary_cost_curve)
 _FROM_LOGITS = (_binary_cost_from_logit, _binary_cost_from_logit_slope, _binary_cost_from_logit_curve)
+_PARTS, _SLOPE_OF = _binary_cost_from_logit_parts, _binary_cost_from_logit_slope_of
 BINARY_ENTROPY = mean_of(*_BINARY_ENTROPY, hard=_hard_binary_cost, logs=(_binary_odds, _hard_binary_odds))._replace(
     name="binary_entropy", cuda="Mean<binary_entropy<T>>"
 )
-BINARY_ENTROPY_FROM_LOGITS = mean_of(*_FROM_LOGITS, logs=(_binary_cost_from_logit_parts,))._replace(
+BINARY_ENTROPY_FROM_LOGITS = mean_of(*_FROM_LOGITS, logs=(_PARTS,), exponent=(_minus_distance, _SLOPE_OF))._replace(
     name="binary_entropy_from_logits", cuda="Mean<binary_entropy_from_logits<T>>"
 )
 SMOOTH_BINARY_ENTROPY = mean_of(*map(_smooth, _BINARY_ENTROPY))._replace(
     name="smooth_binary_entropy", cuda="Mean<Smooth<binary_entropy<T>, T>>"
 )
-SMOOTH_BINARY_ENTROPY_FROM_LOGITS = mean_of(*map(_smooth, _FROM_LOGITS), logs=(_smooth(_binary_cost_from_logit_parts),))._replace(
+SMOOTH_BINARY_ENTROPY_FROM_LOGITS = mean_of(
+    *map(_smooth, _FROM_LOGITS), logs=(_smooth_of(_PARTS),), exponent=(_smooth(_minus_distance), _smooth_of(_SLOPE_OF))
+)._replace(
     name="smooth_binary_entropy_from_logits", cuda="Mean<Smooth<binary_entropy_from_logits<T>, T>>"
 )
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..dispatch import loss
 from ..exact import CANCELLED, add_to_parts, dot, sum_of_parts, two_product, where_cancelled
 from ..options import EPS, number
-from ..rows import Careful, Rows, Sum, Top, coshm1, exp_nonpositive, mean_of, where
+from ..rows import Careful, Rows, Sum, Top, coshm1, mean_of, where
 from ..rows import log_cosh as log_cosh_of
 
 LN2 = math.log(2.0)
@@ -187,13 +187,19 @@ def log_cosh_error_curve(t: float, p: float) -> float:
     return 4.0 * w / ((1.0 + w) * (1.0 + w))  # 1 - tanh^2, without its cancellation
 
 
-def _log_cosh_parts(t: float, p: float) -> tuple[Any, Any]:
+def _minus_twice_the_distance(t: float, p: float) -> float:
+    return -2.0 * abs(p - t)
+
+
+def _log_cosh_parts(t: float, p: float, e: float) -> tuple[Any, Any]:
     # log1p(cosh e - 1), but where that grows large |e| - log 2 + log1p(exp(-2|e|))
     d = abs(p - t)
-    return where(d < 1.0, 0.0, d - LN2), where(d < 1.0, coshm1(d), exp_nonpositive(-2.0 * d))
+    return where(d < 1.0, 0.0, d - LN2), where(d < 1.0, coshm1(d), e)
 
 
-LOG_COSH_ERROR = mean_of(log_cosh_error, log_cosh_error_slope, log_cosh_error_curve, logs=(_log_cosh_parts,))
+LOG_COSH_ERROR = mean_of(
+    log_cosh_error, log_cosh_error_slope, log_cosh_error_curve, logs=(_log_cosh_parts,), exponent=(_minus_twice_the_distance,)
+)
 
 
 @loss
