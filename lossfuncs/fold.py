@@ -91,17 +91,15 @@ class Element:
         return with_e
 
     def exponentials(self, one: Pass) -> Any:
-        """exponentials(t, p, a): those of 64 elements, in scratch."""
+        """exponentials(E, t, p, a): those of 64 elements, into E. Scratch of its own would end with it."""
         assert one.exponent is not None
-        load, exponent, exps, room = self.load, self.bind(one.exponent), self.exps, scratch(LANES, types.float64)
+        load, exponent, exps = self.load, self.bind(one.exponent), self.exps
 
         @inline
-        def exponentials(t: Any, p: Any, a: Any) -> Any:
-            E = room()
+        def exponentials(E: Any, t: Any, p: Any, a: Any) -> None:
             for lane in range(LANES):
                 put(E, lane, exponent((), load(t[lane]), load(p[lane]), *a))
             exps(E, E)
-            return E
 
         return exponentials
 
@@ -273,12 +271,13 @@ class Fold:
                 return _unless_all_zero(block, self.element.any_nonzero) if one.sparse else block
 
         if one.exponent is not None:
-            terms_of_e, exponentials = self.element.bind(one.terms), self.element.exponentials(one)
+            terms_of_e, exponentials, room = self.element.bind(one.terms), self.element.exponentials(one), scratch(LANES, types.float64)
 
             def each(every: Any) -> Any:
                 @inline
                 def block(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
-                    E = exponentials(t, p, a)
+                    E = room()
+                    exponentials(E, t, p, a)
                     for lane in range(LANES):
                         x = terms_of_e((), load(t[lane]), load(p[lane]), E[lane], *a)
                         combine(at(S, slot * LANES), lane, x, 1.0, True)

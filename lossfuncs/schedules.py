@@ -372,12 +372,13 @@ class Kernel:
         one, bind = self.maths.passes[0], self.element.bind
         if self.together:
             assert self.maths.exponent_slope is not None
-            exponentials = self.element.exponentials(one)
+            exponentials, room = self.element.exponentials(one), self.lanes
             element = self._pointwise(bind(one.terms), bind(self.maths.exponent_slope), take_in)
 
             @inline
             def together(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, a: Any) -> None:
-                E = exponentials(t, p, a)
+                E = room()
+                exponentials(E, t, p, a)
                 for lane in range(LANES):
                     element(S, scale(known[0], lane), known[1], t, p, into[0], into[1], i + lane, lane, True, (E[lane],) + a)
 
@@ -496,11 +497,12 @@ class Kernel:
             return step
 
         if self.together:
-            exponentials, terms = self.element.exponentials(one), bind(one.terms)
+            exponentials, terms, room = self.element.exponentials(one), bind(one.terms), self.lanes
 
             @inline
             def together(FE: Any, t: Any, p: Any, a: Any) -> None:
-                E = exponentials(t, p, a)
+                E = room()
+                exponentials(E, t, p, a)
                 for lane in range(LANES):
                     take_in(FE, lane, terms((), load(t[lane]), load(p[lane]), E[lane], *a), 1.0, True)
 
