@@ -38,6 +38,8 @@ MUTANTS = {
     "products of rows one off": Mutant("schedules.py", "at(E, row * n), n)", "at(E, row * n + 1), n)", "products"),
     "a product taken twice": Mutant("fold.py", "put(E, lane, 0.0)", "put(E, lane, E[lane])", "products"),
     "two products added": Mutant("lanes.py", "_fma(builder, x, y, builder.fadd(x, y))", "builder.fadd(x, y)", "products"),
+    "sums that cancelled left so": Mutant("exact.py", "CANCELLED = 2.0**-18", "CANCELLED = 0.0", "cancelled"),
+    "the first row's maximum for all": Mutant("fold.py", "*a) - S[slot * LANES + lane])", "*a) - S[slot * LANES])", "short"),
     "exponentials kept one off": Mutant("schedules.py", "(at(S, softmax), at", "(at(S, softmax + 1), at", "long"),
     "a label's slope left out": Mutant("schedules.py", "put(into, K[0], at_label)", "put(into, K[0], into[K[0]])", "one label"),
     "a derivative unscaled": Mutant("schedules.py", "put(U, lane, W[lane] * scale)", "put(U, lane, W[lane])", "scale"),
@@ -96,6 +98,11 @@ def rank() -> None:
         np.testing.assert_array_equal(lossfuncs.sparse_categorical_accuracy(np.full(3, label), p), [1.0, 0.0, 1.0])
 
 
+def cancelled() -> None:
+    t, p = np.array([[2.0**30, 1.0, 2.0**30]], np.float32), np.array([[2.0**30, 1.0, -(2.0**30)]], np.float32)
+    np.testing.assert_allclose(lossfuncs.metrics.cosine_similarity(t, p), [2.0**-61], rtol=1e-6)
+
+
 def joint() -> None:
     module = sys.modules["lossfuncs.metrics.metric"]
     module.SHARED = 1  # type: ignore[attr-defined]
@@ -120,6 +127,7 @@ CHECKS = {
     "exponents": lambda: compare("loss", "categorical_crossentropy", [(LONGEST + 9,)], from_logits=True),
     "labels": labels,
     "rank": rank,
+    "cancelled": cancelled,
     "joint": joint,
 }
 
