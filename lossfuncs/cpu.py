@@ -107,7 +107,7 @@ def shortcut(
     m, n, a = problem.m, problem.n, problem.parameters
     summed, weighted, share = reduction is not None, len(arrays) > 2, 1.0
     if summed and not weighted and _even(problem):
-        m, n = (m * n // CUT, CUT) if m * n > CUT else whole(m * n)
+        m, n = (m * n // CUT, CUT) if m * n > CUT else whole(problem.rows, m * n)
         share = _share(problem, problem.n) / _share(problem, n)
     if n > LONGEST or dtype != problem.dtype or problem.ignore != NO_CLASS:
         return None
@@ -298,16 +298,16 @@ def _cut(problem: Problem, task: Task, begin: int, end: int) -> float:
     """The total of a pointwise loss over elements [begin, end): rows end where it suits."""
     total = 0.0
     count, rest = divmod(end - begin, CUT)
-    for start, m, n in ((begin, count, CUT), (begin + count * CUT, *whole(rest))):
+    for start, m, n in ((begin, count, CUT), (begin + count * CUT, *whole(problem.rows, rest))):
         if m and n:
             share = _share(problem, problem.n) / _share(problem, n)
             total += share * _whole_rows(problem, task._replace(scale=task.scale * share), start, m, n)
     return total
 
 
-def whole(elements: int) -> tuple[int, int]:
+def whole(rows: Rows, elements: int) -> tuple[int, int]:
     """The rows, and the length of each, in which up to CUT elements of a pointwise loss are added up: a row, or a lane each."""
-    return (elements, 1) if elements <= SHORT else (1, elements)
+    return (elements, 1) if elements <= SHORT and rows.narrow is None else (1, elements)
 
 
 def _share(problem: Problem, n: int) -> float:

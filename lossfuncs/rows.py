@@ -227,8 +227,8 @@ class Rows(NamedTuple):
     written: str = ""  # what the user wrote for it in C++
 
     def suited(self, dtype: str, labelled: bool, n: int) -> Rows:
-        """These or the narrow ones, for rows of n elements. Of one element there is nothing to gather, so there the plain ones do."""
-        return self if self.narrow is None or dtype == "float64" or labelled or n == 1 else self.narrow
+        """These or the narrow ones, for rows of n elements. A single element of a pointwise loss has nothing to share a logarithm with."""
+        return self if self.narrow is None or dtype == "float64" or labelled or n == 1 and self.pointwise else self.narrow
 
 
 def mean_of(

@@ -122,7 +122,7 @@ CHECKS = {
     "soft": lambda: compare("loss", "binary_crossentropy", [(70, 9)], False, 2),
     "total": lambda: compare("loss", "mean_squared_error", [(70, 9)], **WEIGHTS),
     "chunks": lambda: compare("loss", "mean_squared_error", [(1100, 64)]),
-    "cuts": lambda: compare("loss", "mean_squared_error", [(130, 64)], reduction="mean"),
+    "cuts": lambda: compare("loss", "mean_squared_error", [(128, 64)], reduction="mean"),
     "pieces": lambda: compare("loss", "categorical_hinge", [(LONGEST + 9,)]),
     "exponents": lambda: compare("loss", "categorical_crossentropy", [(LONGEST + 9,)], from_logits=True),
     "labels": labels,

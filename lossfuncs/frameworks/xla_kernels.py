@@ -106,12 +106,13 @@ def small(call: Any, labels: np.dtype[Any], order: int) -> Small | None:
     if reduced and problem.rows.pointwise and not problem.labelled:
         if m * n > CUT:
             return None
-        m, n = whole(m * n)
+        m, n = whole(problem.rows, m * n)
         share = _share(problem, problem.n) / _share(problem, n)
     t_code, p_code = _LABELS[labels.name][0] if problem.labelled else _KINDS[kind], _KINDS[kind]
     numbers = np.array([m, n, call.divisor() if reduced else 1.0, share, t_code, p_code, *parameters], np.float64)
     message = f"y_true holds a label that is none of y_pred's classes, 0 to {n - 1}"
-    address = _handler(problem.rows, kind, labels.name if problem.labelled else "", n > SHORT, reduced, order, len(parameters))
+    rows = problem.rows.suited(kind, problem.labelled, n)
+    address = _handler(rows, kind, labels.name if problem.labelled else "", n > SHORT, reduced, order, len(parameters))
     wrong = f"y_true and y_pred must be {labels.name} and {kind}, as they were when the call was compiled"
     texts = {name: np.frombuffer(text.encode() + b"\0", np.uint8) for name, text in (("m", message), ("n", wrong))}
     return Small(address, {"a": numbers, **texts})
