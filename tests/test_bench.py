@@ -95,6 +95,7 @@ def test_names_options_shapes_dtypes_and_modes_multiply() -> None:
         ("mean_squared_error", {}, False, 0),
         ("binary_crossentropy", {}, False, 0.1),  # a logarithm for the ten elements of a row
         ("binary_crossentropy", {"from_logits": True}, False, 1.1),
+        ("binary_crossentropy", {"from_logits": True}, True, 1.1),  # the slope has the value's exponential
         ("categorical_crossentropy", {}, False, 0.1),
         ("binary_focal_crossentropy", {"from_logits": True}, False, 3),  # twice exp, log1p
         ("sparse_categorical_crossentropy", {}, False, 0),  # one a row

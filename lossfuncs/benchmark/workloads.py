@@ -280,13 +280,18 @@ def elementary_functions(workload: Workload) -> float | None:
     totals = (0.5,) * sum(one.size for one in rows.passes)
     for one in rows.passes if workload.gradient else rows.passes[: rows.leading]:
         if one.op in ("sum", "logs", "max", "top", "lse"):
-            bind(one.hard or one.terms, replaced, lambda f: f)(totals, 0.0, 0.5, *parameters)
+            e = () if one.exponent is None else (0.5,)
+            bind(one.hard or one.terms, replaced, lambda f: f)(totals, 0.0, 0.5, *e, *parameters)
+            count += len(e)
             count += {"lse": 1.0, "logs": 1.0 / min(n, FACTORS)}.get(one.op, 0.0)
         elif one.op == "dot" and not labelled:
             bind(one.terms, replaced, lambda f: f)(totals, 0.5, *parameters)
     if workload.gradient and rows.slope is not None:
         constants = bind(rows.around, {}, lambda f: f)(totals, float(n), *parameters) if rows.around else totals
-        bind(rows.slope, replaced, lambda f: f)(constants, 0.0, 0.5, *parameters)
+        if rows.exponent_slope is None:
+            bind(rows.slope, replaced, lambda f: f)(constants, 0.0, 0.5, *parameters)
+        else:
+            bind(rows.exponent_slope, replaced, lambda f: f)(constants, 0.0, 0.5, 0.5, *parameters)
     return count
 
 
