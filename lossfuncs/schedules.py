@@ -70,6 +70,7 @@ from .parts import shared
 from .problem import NO_CLASS
 from .rows import FACTORS, Rows
 
+FAR = 4096  # elements: how far beforehand memory is asked for where rows lie side by side and take longer than it
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 
 def _labels(strict: bool, long: bool) -> Any:
@@ -393,6 +394,7 @@ class Kernel:
         lanes64, weights, grown = self.lanes, self.weights, LANES * SHORT
         values, block = scratch(grown + 8, types.float64), scratch(grown, self.element.type)
         factors = scratch(grown + 8 if self.logs else 0, types.float64)
+        slow = self.logs or order > 0
         spread, derivative = scratch(grown if order else 0, types.float64), scratch(grown if order else 0, self.element.type)
 
         @inline
@@ -423,9 +425,9 @@ class Kernel:
                     for i in range(full):
                         put(U, i, W[0] * scale)
             for i in range(0, full, LANES):
-                if order:
-                    prefetch(T, i + AHEAD)
-                    prefetch(P, i + AHEAD)
+                if slow:
+                    prefetch(T, i + FAR)
+                    prefetch(P, i + FAR)
                 each(at(F, i), at(E, i), at(U, i), c, at(T, i), at(P, i), at(G, i), at(H, i), a)
             sums(S, F, E, n)
             if order:
