@@ -76,17 +76,14 @@ class Element:
         return self.bound[function]
 
     def terms(self, one: Pass) -> Any:
-        """The pass's terms(s, t, p, *a), which work out the exponential they may take."""
-        return self.bind(one.terms) if one.exponent is None else self.given_e(one, one.terms)
-
-    def given_e(self, one: Pass, f: Scalar) -> Any:
-        """f(s, t, p, *a) from f(s, t, p, e, *a), e of the pass's exponent."""
-        assert one.exponent is not None
-        function, exponent, exp = self.bind(f), self.bind(one.exponent), self.replace[rows.exp_nonpositive]
+        """The pass's terms(s, t, p, *a), which work out by themselves the exponential they may take."""
+        if one.exponent is None:
+            return self.bind(one.terms)
+        terms, exponent, exp = self.bind(one.terms), self.bind(one.exponent), self.replace[rows.exp_nonpositive]
 
         @inline
         def with_e(s: Any, t: float, p: float, *a: float) -> Any:
-            return function(s, t, p, exp(exponent((), t, p, *a)), *a)
+            return terms(s, t, p, exp(exponent((), t, p, *a)), *a)
 
         return with_e
 

@@ -16,10 +16,10 @@ Numba schedules (`cpu.py`). For this they are free of branches: `where(condition
 The passes:
 
     Sum(f, k)       totals of f(s, t, p, *a) -> k numbers
-    Logs(f)         the total of x + log1p(e), (x, e) = f(s, t, p, *a), 0 <= e <= 2^24: the factors 1 + e are multiplied, so that
-                    FACTORS elements share a logarithm. Two totals: this, and 0, where the product was
     Max(f, k)       likewise their maxima; NaN stays
     Top(f, k)       likewise, but NaN is passed over: for less, where a later pass meets it anyway
+    Logs(f)         the total of x + log1p(e), (x, e) = f(s, t, p, *a), 0 <= e <= 2^24: the factors 1 + e are multiplied, so that
+                    FACTORS elements share a logarithm. Two totals: this, and 0, where the product was
     LogSumExp(f)    of x = f(s, t, p, *a): two totals, the maximum m and the sum r of exp(x - m) over the others, so that the
                     logarithm is m + log1p(r) and confident rows keep their digits
     Dot(f, k)       sums of t * f(s, p, *a), for losses that are linear in the target: a row with a label instead of a
@@ -31,6 +31,7 @@ The passes:
     again           what `joint` puts in the place of totals that stand elsewhere already
 
 A Sum may be `careful`: where its totals say that terms of both signs have cancelled, that row alone is gathered once more, exactly.
+Of a pass with an `exponent`, whose exponential e <= 1 its terms and the slope take, schedules work out many e at once.
 """
 
 from __future__ import annotations
