@@ -24,7 +24,15 @@ from .frameworks.arrays import adapter
 from .problem import Array, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
-Ways = dict[Any, Callable[..., Any] | None]  # of a function and an order: `Call.shortcut`s
+
+
+class Ways(dict[Any, Callable[..., Any] | None]):
+    """`Call.shortcut`s, of a function and an order. They stay where they are when a function is sent to another process."""
+
+    def __reduce__(self) -> tuple[type[Ways], tuple[()]]:
+        return Ways, ()
+
+
 FLAT = 0x101  # of numpy's flags: C-contiguous and aligned
 
 BACKENDS = ("numpy", "numba", "cupy")
@@ -77,7 +85,7 @@ def public(function: F) -> F:
         if name not in ("y_true", "y_pred", "sample_weight", "reduction")
     }
 
-    ways: Ways = {}
+    ways = Ways()
 
     @functools.wraps(function)
     def call(y_true: Any, y_pred: Any, *args: Any, sample_weight: Any = None, reduction: str | None = None, **options: Any) -> Any:
@@ -116,7 +124,7 @@ def public(function: F) -> F:
 
     call.reference = function  # type: ignore[attr-defined]
     call.defaults = defaults  # type: ignore[attr-defined]
-    call.derivatives = {1: {}, 2: {}}  # type: ignore[attr-defined]
+    call.derivatives = {1: Ways(), 2: Ways()}  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
 
 

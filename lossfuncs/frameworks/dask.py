@@ -74,8 +74,8 @@ def evaluate(
         total: Evaluation = states[0].compute()
     except TypeError as error:
         if "serialize" in str(error):
-            raise TypeError("what is to be computed cannot be sent to other processes: a loss made by lossfuncs.pointwise can be "
-                            "evaluated by the schedulers of this one alone") from error  # fmt: skip
+            raise TypeError("what is to be computed cannot be sent to other processes: a function in it holds what only this process "
+                            "has, and can be evaluated by its schedulers alone") from error  # fmt: skip
         raise
     if progress:
         progress(total.rows, total.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,17 +116,22 @@ def test_a_bad_label_is_named_by_its_row_in_all_data(scheduler: str, tmp_path: P
             evaluate(y, p, loss="crossentropy")
 
 
-def test_your_own_loss_is_evaluated_in_this_process_alone(request: pytest.FixtureRequest) -> None:
+def test_your_own_loss_is_evaluated_in_this_process_and_in_others(request: pytest.FixtureRequest) -> None:
     within = lossfuncs.pointwise(lambda t, p, width=0.1: 1.0 if abs(t - p) <= width else 0.0, name="within")
     t = RNG.normal(size=(600, 2))
     p = t + RNG.normal(size=(600, 2)) * 0.1
     lazy = da.from_array(t, chunks=(100, 2)), da.from_array(p, chunks=(100, 2))
     with dask.config.set(scheduler="threads"):
         found = lossfuncs.evaluate(*lazy, loss=(within, {"width": 0.05}))
-    same(found, lossfuncs.evaluate(t, p, loss=(within, {"width": 0.05})))
+    wanted = lossfuncs.evaluate(t, p, loss=(within, {"width": 0.05}))
+    same(found, wanted)
+    within(t, p), lossfuncs.value_and_grad("mse", t, p)  # what was compiled stays here
     request.getfixturevalue("client")
+    same(lossfuncs.evaluate(*lazy, loss=(within, {"width": 0.05})), wanted)
+    lock = threading.Lock()
+    held = lossfuncs.pointwise(lambda t, p: abs(t - p) + 0.0 * lock.locked(), name="held")
     with pytest.raises(TypeError, match="cannot be sent to other processes"):
-        lossfuncs.evaluate(*lazy, loss=within)
+        lossfuncs.evaluate(*lazy, loss=held)
 
 
 def test_progress_tells_the_rows() -> None:
