@@ -50,14 +50,14 @@ class Compiled:
 def _rows_kernel(rows: Rows, kind: str, labelled: bool, n: int, total: bool, order: int, parameters: int) -> Compiled:
     rows = rows.suited(kind, labelled, n)
     kept = order == 1 and rows.softmax_slope is not None and n <= KEPT
-    return _kernel(rows, kind, labelled, n > SHORT, total, order, parameters, kept)
+    return _kernel(rows, kind, labelled, n > SHORT, total, order, parameters, kept, n == 1)
 
 
 @functools.cache
-def _kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int, kept: bool) -> Compiled:
+def _kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int, kept: bool, single: bool = False) -> Compiled:
     if not order:
         rows = rows._replace(passes=rows.passes[: rows.leading])
-    kernel = Kernel(rows, kind, labelled, long, total, order, parameters, kept)
+    kernel = Kernel(rows, kind, labelled, long, total, order, parameters, kept, single)
     return Compiled(rows.name, kernel.entry(), SIGNATURE)
 
 

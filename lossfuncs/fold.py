@@ -28,6 +28,7 @@ from .lanes import (
     factor_to,
     first_max_to,
     labelled_target,
+    max_of_lanes,
     max_to,
     narrow,
     parts_to,
@@ -36,6 +37,8 @@ from .lanes import (
     rarely,
     scratch,  # fmt: skip
     set_to,
+    sum_of_lanes,
+    top_of_lanes,
     top_to,
     two_product,
     two_sum,
@@ -45,6 +48,8 @@ from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_back
 
 AHEAD = 512  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
+
+TREES = {add_to: sum_of_lanes, dot_to: sum_of_lanes, factor_to: sum_of_lanes, max_to: max_of_lanes, top_to: top_of_lanes}
 
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
 
@@ -130,13 +135,14 @@ class Sweep(NamedTuple):
 class Fold:
     """The passes of one loss over 64 lanes, for one element kind, dense or labelled targets, short or long rows.
 
-    Called as fold(S, K, t, p, tail_t, tail_p, n, a): S is where the totals go, a row of 64 lanes each, all of them valid when
-    it returns (equal, for a long row). K holds each lane's label. If `kept`, what a row of up to KEPT elements brings to its
+    Called as fold(S, K, t, p, tail_t, tail_p, n, a): S is where the totals go, 64 lanes each, valid when it returns: all of them, or the
+    first `lanes` = 1 for a long row. K holds each lane's label. If `kept`, what a row of up to KEPT elements brings to its
     LogSumExp pass, exp(x - m), stands after the totals, from S[self.softmax] on.
     """
 
     def __init__(self, rows: Rows, element: Element, labelled: bool, long: bool, kept: bool = False) -> None:
         self.element, self.labelled, self.long, self.kept = element, labelled, long, kept
+        self.lanes = 1 if long else LANES
         self.stride = 0 if labelled else LANES  # labels are not walked along the row
         self.target = labelled_target(long) if labelled else dense_target(element.load)
         # Only ids that are sorted already are compared with any number; everything else needs a label that is a class.
@@ -191,12 +197,14 @@ class Fold:
         return functools.reduce(_then, steps)
 
     def _again(self, one: Pass, slot: int) -> list[Any]:
-        size, before = one.size, one.label
+        lanes, first, last = self.lanes, slot * LANES, (slot + one.size) * LANES
+        back = first - one.label * LANES
 
         @inline
         def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            for lane in range(size * LANES):
-                put(S, slot * LANES + lane, S[before * LANES + lane])
+            for total in range(first, last, LANES):
+                for lane in range(lanes):
+                    put(S, total + lane, S[total + lane - back])
 
         return [fold]
 
@@ -237,7 +245,7 @@ class Fold:
         return long if self.long else short
 
     def _merging(self, slot: int, count: int, combine: Any) -> Any:
-        return _merging(slot, count, combine) if self.long else nothing_to_do
+        return _merging(slot, count, TREES[combine]) if self.long else nothing_to_do
 
     def _gathering(self, one: Pass, slot: int, start: float, combine: Any) -> list[Any]:
         load, target, terms = self.element.load, self.target, self.element.terms(one)
@@ -281,7 +289,7 @@ class Fold:
 
                 return block
 
-        finish = self._merging(slot, one.size, add_to if combine is dot_to else combine)
+        finish = self._merging(slot, one.size, combine)
         return [Sweep(step, slot, (start,) * one.size, finish, each)]
 
     def _sum(self, one: Pass, slot: int) -> list[Any]:
@@ -308,10 +316,10 @@ class Fold:
             for j in range(steps):
                 y, x = at(t, j * stride), at(p, j * LANES)
                 for lane in range(LANES):
-                    parts_to(X, lane, terms(read(S, lane), target(K, y, j, lane), load(x[lane]), *a))
+                    parts_to(X, lane, terms(read(S, 0 if long else lane), target(K, y, j, lane), load(x[lane]), *a))
             if long:
                 for lane in range(n - steps * LANES):
-                    parts_to(X, lane, terms(read(S, lane), target(K, tail_t, steps, lane), load(tail_p[lane]), *a))
+                    parts_to(X, lane, terms(read(S, 0), target(K, tail_t, steps, lane), load(tail_p[lane]), *a))
                 half = LANES // 2
                 while half:
                     for i in range(0, size, LANES):
@@ -342,8 +350,7 @@ class Fold:
         @inline
         def row(s: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> Any:
             S = scratch()
-            for lane in range(LANES):
-                set_to(S, lane, s)
+            set_to(S, 0, s)
             gather(S, K, t, p, tail_t, tail_p, n, a)
             return settled(S, 0, a)
 
@@ -359,9 +366,7 @@ class Fold:
         def long(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             s = read(S, 0)
             if doubt(s, *a):  # not of S itself: then all lanes would have to be in memory, whether in doubt or not
-                x = rarely(row, s, K, t, p, tail_t, tail_p, n, a)
-                for lane in range(LANES):
-                    put(S, which * LANES + lane, x)
+                put(S, which * LANES, rarely(row, s, K, t, p, tail_t, tail_p, n, a))
 
         return long if self.long else short
 
@@ -374,7 +379,7 @@ class Fold:
     def _lse(self, one: Pass, slot: int) -> list[Any]:
         load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
         exp = self.element.replace[rows.exp_nonpositive]
-        keep, kept = self.kept, self.softmax
+        keep, kept, lanes = self.kept, self.softmax, self.lanes
 
         @inline
         def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
@@ -413,7 +418,7 @@ class Fold:
 
         @inline
         def without_the_largest(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            for lane in range(LANES):  # of the equal largest, one is the maximum itself
+            for lane in range(lanes):  # of the equal largest, one is the maximum itself
                 put(S, (slot + 1) * LANES + lane, S[(slot + 1) * LANES + lane] + (S[(slot + 2) * LANES + lane] - 1.0))
 
         known, room_for_exps = column(slot + 1), scratch(0 if keep else LANES, types.float64)
@@ -469,18 +474,18 @@ class Fold:
             for lane in range(LANES - 1, -1, -1):
                 y = load(block[lane])
                 found = begin + lane if ((y == largest) | (y != y)) & (begin + lane < n) else found
-            for lane in range(LANES):
-                put(S, slot * LANES + lane, float(found))
+            put(S, slot * LANES, float(found))
 
         return [*self._gathering(one, slot, -math.inf, max_to), first]
 
     def _label(self, one: Pass, slot: int) -> list[Any]:
         if not self.labelled:
             return self._argmax(one, slot)
+        lanes = self.lanes
 
         @inline
         def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            for lane in range(LANES):
+            for lane in range(lanes):
                 put(S, slot * LANES + lane, float(K[lane]))
 
         return [fold]
@@ -509,8 +514,7 @@ class Fold:
 
         @inline
         def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            for lane in range(LANES):
-                put(S, slot * LANES + lane, 0.0)
+            put(S, slot * LANES, 0.0)
             if S[larger] == 0.0:
                 k = min(max(int(S[label * LANES]), 0), n)  # of a piece of a row, the label may be in another
                 block = k // LANES * LANES
@@ -524,30 +528,25 @@ class Fold:
     def _at_label(self, one: Pass, slot: int) -> list[Any]:
         """terms(s, p) at each lane's label, which is in range: the schedule saw to it."""
         load, terms, read = self.element.load, self.element.bind(one.terms), column(slot)
+        lanes, stride = self.lanes, 1 if self.long else LANES
 
         @inline
-        def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            for lane in range(LANES):
-                set_to(at(S, slot * LANES), lane, terms(read(S, lane), load(p[K[lane] * LANES + lane]), *a))
+        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            for lane in range(lanes):
+                set_to(at(S, slot * LANES), lane, terms(read(S, lane), load(p[K[lane] * stride + lane]), *a))
 
-        @inline
-        def long(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            x = terms(read(S, 0), load(p[K[0]]), *a)
-            for lane in range(LANES):
-                set_to(at(S, slot * LANES), lane, x)
-
-        return [long if self.long else short]
+        return [fold]
 
     def _pick(self, one: Pass, slot: int) -> list[Any]:
         if self.labelled:
             return self._at_label(one, slot)
-        load, terms, read, long, index = self.element.load, self.element.bind(one.terms), column(slot), self.long, one.label * LANES
+        load, terms, read, index = self.element.load, self.element.bind(one.terms), column(slot), one.label * LANES
+        lanes, stride = self.lanes, 1 if self.long else LANES
 
         @inline
         def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            for lane in range(LANES):
-                row = int(S[index + lane])
-                put(S, slot * LANES + lane, terms(read(S, lane), load(p[row if long else row * LANES + lane]), *a))
+            for lane in range(lanes):
+                put(S, slot * LANES + lane, terms(read(S, lane), load(p[int(S[index + lane]) * stride + lane]), *a))
 
         return [fold]
 
@@ -648,15 +647,13 @@ def _start(slot: int, x: float) -> Any:
     return start
 
 
-def _merging(slot: int, count: int, combine: Any) -> Any:
-    """The end of a long row: its lanes combined, and the result in all of them."""
+def _merging(slot: int, count: int, tree: Any) -> Any:
+    """The end of a long row: its lanes combined, in the first."""
 
     @inline
     def merge(S: Any) -> None:
-        for q in range(count):
-            combined = tree(at(S, (slot + q) * LANES), combine)
-            for lane in range(LANES):
-                put(S, (slot + q) * LANES + lane, combined)
+        for q in range(slot, slot + count):
+            put(S, q * LANES, tree(at(S, q * LANES)))
 
     return merge
 
@@ -676,7 +673,6 @@ def _logs(slot: int, log1p: Any) -> Any:
 
 def _logs_of_pairs(slot: int, log1p: Any) -> Any:
     """The end of a long row: two lanes' product becomes a logarithm."""
-    merge = _merging(slot, 1, add_to)
 
     @inline
     def finish(S: Any) -> None:
@@ -686,9 +682,8 @@ def _logs_of_pairs(slot: int, log1p: Any) -> Any:
         for lane in range(half):
             put(X, lane, X[lane] + log1p(E[lane]))
             put(X, half + lane, 0.0)
-        for lane in range(LANES):
-            put(E, lane, 0.0)
-        merge(S)
+        put(X, 0, sum_of_lanes(X))
+        put(E, 0, 0.0)
 
     return finish
 
@@ -729,22 +724,3 @@ def next_of_both(t: Any, p: Any, i: int, n: int) -> None:
 def next_targets(t: Any, p: Any, i: int, n: int) -> None:
     if n <= NEAR:
         prefetch(t, i + n)
-
-
-@inline
-def tree(x: Any, combine: Any) -> Any:
-    """64 lanes to one, always in this order."""
-    for lane in range(32):
-        combine(x, lane, x[lane + 32], 1.0, True)
-    for lane in range(16):
-        combine(x, lane, x[lane + 16], 1.0, True)
-    for lane in range(8):
-        combine(x, lane, x[lane + 8], 1.0, True)
-    for lane in range(4):
-        combine(x, lane, x[lane + 4], 1.0, True)
-    combine(x, 0, x[2], 1.0, True)
-    combine(x, 1, x[3], 1.0, True)
-    combine(x, 0, x[1], 1.0, True)
-    return x[0]
-
-

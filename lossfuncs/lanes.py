@@ -131,6 +131,39 @@ def rarely(typing: Any, body: Any, s: Any, K: Any, t: Any, p: Any, tail_t: Any, 
     return types.float64(body, *arguments), emit
 
 
+def _taken_in(builder: Any, op: str, old: Any, x: Any) -> Any:
+    """What a total becomes with x, or totals side by side."""
+    if op == "add":
+        return builder.fadd(old, x)
+    if op == "top":  # a maximum that passes over NaN
+        return builder.select(builder.fcmp_ordered(">", x, old), x, old)
+    # max: a NaN on either side stays
+    keep = builder.or_(builder.fcmp_ordered(">=", old, x), builder.fcmp_unordered("uno", old, old))
+    return builder.select(keep, old, x)
+
+
+def _of_lanes(op: str) -> Any:
+    """An intrinsic: 64 lanes to one number, always in this order. As a loop LLVM would make 63 scalar operations of it."""
+
+    @intrinsic
+    def combined(typing: Any, p: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x, integer = builder.load(builder.bitcast(args[0], ir.VectorType(ir.DoubleType(), LANES).as_pointer()), align=8), ir.IntType(32)
+            half = LANES // 2
+            while half:
+                parts = [ir.Constant(ir.VectorType(integer, half), [k + i for i in range(half)]) for k in (0, half)]
+                x = _taken_in(builder, op, *(builder.shuffle_vector(x, x, part) for part in parts))
+                half //= 2
+            return builder.extract_element(x, integer(0))
+
+        return types.float64(p), emit
+
+    return combined
+
+
+sum_of_lanes, max_of_lanes, top_of_lanes = (_of_lanes(op) for op in ("add", "max", "top"))
+
+
 def _gather(op: str) -> Any:
     @intrinsic
     def gather(typing: Any, p: Any, lane: Any, values: Any, weight: Any, wanted: Any) -> Any:
@@ -150,15 +183,8 @@ def _gather(op: str) -> Any:
                     new = _fma(builder, weight, x, old)
                 elif op == "factor" and q:
                     new = _fma(builder, x, old, builder.fadd(old, x))
-                elif op in ("add", "factor"):
-                    new = builder.fadd(old, x)
-                elif op == "min":  # of indices: no NaN here
-                    new = builder.select(builder.fcmp_ordered("<", x, old), x, old)
-                elif op == "top":  # a maximum that passes over NaN
-                    new = builder.select(builder.fcmp_ordered(">", x, old), x, old)
-                else:  # max: a NaN on either side stays
-                    keep = builder.or_(builder.fcmp_ordered(">=", old, x), builder.fcmp_unordered("uno", old, old))
-                    new = builder.select(keep, old, x)
+                else:
+                    new = _taken_in(builder, "add" if op == "factor" else op, old, x)
                 builder.store(builder.select(wanted, new, old), slot)
             return context.get_dummy_value()
 
@@ -184,7 +210,7 @@ def first_max_to(typing: Any, p: Any, lane: Any, x: Any, index: Any, wanted: Any
     return types.void(p, types.intp, types.float64, types.float64, types.boolean), emit
 
 
-add_to, dot_to, max_to, top_to, min_to, factor_to = (_gather(op) for op in ("add", "dot", "max", "top", "min", "factor"))
+add_to, dot_to, max_to, top_to, factor_to = (_gather(op) for op in ("add", "dot", "max", "top", "factor"))
 """gather(p, lane, values, weight, wanted): take the values of one element into that lane's totals, where wanted.
 
 factor_to takes a pair (x, e): it adds x, and makes the second total E, of the product 1 + E, (1 + E)(1 + e) - 1."""

@@ -41,7 +41,7 @@ from .boxed import (
     take_gil,
     words,
 )
-from .fold import AHEAD, ELEMENTS, Fold, hard_or_soft, inline, tree
+from .fold import AHEAD, ELEMENTS, Fold, hard_or_soft, inline
 from .lanes import (
     BAD,
     IGNORED,
@@ -60,6 +60,7 @@ from .lanes import (
     put,  # fmt: skip
     scratch,
     set_to,
+    sum_of_lanes,
     sums_of_rows8,
     transpose4x8,
     transpose8,
@@ -174,8 +175,9 @@ class Kernel:
     """
 
     def __init__(
-        self, rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int, kept: bool = False
+        self, rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int, kept: bool = False, single: bool = False
     ) -> None:
+        self.single = single
         self.maths, self.kept = rows, kept
         self.logs = rows.passes[0].op == "logs"  # of a pointwise loss, whose only pass it is
         self.element = ELEMENTS[kind]
@@ -621,6 +623,7 @@ class Kernel:
     def _chunks(self) -> Any:
         """chunks(...): chunks [begin, end) of `chunk` of m rows of n elements; the first row with a label out of range, or -1."""
         group, total, count = self.long_() if self.long else self.short(), self.total, len(self.values)
+        single = self.single
         totals = scratch(count * LANES, types.float64)
 
         @inline
@@ -636,12 +639,15 @@ class Kernel:
                     stop = m
                 for first in range(c * chunk, stop, LANES):
                     lanes = LANES if stop - first > LANES else stop - first
-                    lane = group(t, p, w, out, grad, hess, acc, first, lanes, n, wstep, ignore, scale, a)
+                    if lanes == LANES:
+                        lane = group(t, p, w, out, grad, hess, acc, first, LANES, 1 if single else n, wstep, ignore, scale, a)
+                    else:
+                        lane = group(t, p, w, out, grad, hess, acc, first, lanes, 1 if single else n, wstep, ignore, scale, a)
                     if lane >= 0 and bad < 0:
                         bad = first + lane
                 if total:
                     for which in range(count):
-                        put(out, c * count + which, _sum_of_lanes(at(acc, which * LANES)))
+                        put(out, c * count + which, sum_of_lanes(at(acc, which * LANES)))
             return bad
 
         return chunks
@@ -749,11 +755,6 @@ def piece_signature(parameters: int, gradient: bool) -> Any:
     i, f = types.int64, types.float64
     a = types.UniTuple(f, parameters) if parameters else types.Tuple(())
     return i(*[boxed] * 5, i, i, f, a) if gradient else i(*[boxed] * 4, i, i, a)
-
-
-@inline
-def _sum_of_lanes(x: Any) -> Any:
-    return tree(x, add_to)
 
 
 def _then(first: Any, second: Any) -> Any:

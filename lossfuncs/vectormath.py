@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -124,6 +125,21 @@ class Value:
     def float(self) -> Value:
         return Value(self.builder, self.builder.bitcast(self.ir, self._of(_F64)))
 
+    def chosen(self, eight: Sequence[int]) -> Value:
+        """Of a vector of integers: for each the number that its last three bits choose. AVX-512 has an instruction for this."""
+        b, parts = self.builder, []
+        table, place = ir.Constant(ir.VectorType(_I64, 8), list(eight)), ir.IntType(32)
+        last = (self & 7).ir
+        for i in range(0, last.type.count, 8):
+            part = ir.Constant(table.type, ir.Undefined)
+            for k in range(8):
+                part = b.insert_element(part, b.extract_element(table, b.extract_element(last, place(i + k))), place(k))
+            parts.append(part)
+        while len(parts) > 1:
+            both = ir.Constant(ir.VectorType(place, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+            parts = [b.shuffle_vector(x, y, both) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+        return Value(b, parts[0])
+
     def call(self, name: str, *others: Operand) -> Value:
         """The LLVM intrinsic `llvm.<name>` of this value and the others."""
         type_ = self.ir.type
@@ -217,6 +233,11 @@ EXPM1 = (
 )  # fmt: skip
 # exp(r), relative error 2^-38.9, and exp(0) = 1 to the last bit
 EXP = (1.0, *EXPM1)
+# expm1(r)/r for |r| <= ln2/16, error times r 2^-40.6, and with it exp(r)
+EXPM1_EIGHTH = (1.000000000000082, 0.49999999847115656, 0.16666666609889227, 0.041669925072110134, 0.008333984987450431)
+EXP_EIGHTH = (1.0, *EXPM1_EIGHTH)
+# The bits of 2^(j/8) less those of 1 and less j 2^49: what (n << 49) of n = 8 k + j lacks to be those of 2^(n/8 - 1023).
+EIGHTHS = tuple(struct.unpack("=q", struct.pack("=d", 2.0 ** (j / 8)))[0] - (BIAS << 52) - (j << 49) for j in range(8))
 # 2 atanh(t/2)/t in t^2 <= ((2 sqrt(2) - 2)/(sqrt(2) + 1))^2, relative error 2^-37.7
 ATANH = (1.000000000004212, 0.08333333155057236, 0.012500120583854815, 0.0022292957780251136, 0.00046127862179298345)
 # the same in t^2 <= (2/3)^2, relative error 2^-38.5
@@ -285,8 +306,16 @@ def _exp_single_nonpositive(x: Value) -> Value:
 
 
 def _exp_single_many(x: Value) -> Value:
-    """exp(x) for x <= 0, many at a time."""
-    return _exp_reduced(at_least(x, -709.0), doubled=False, sum_up=horner)
+    """exp(x) for x <= 0, many at a time: x = n ln2/8 + r, exp(x) = exp(r) 2^(n/8). The eight powers of two stand in one register.
+
+    n is a multiple of 8 at the smallest x, where the power is 0.
+    """
+    shift = ROUND + 8 * BIAS
+    x = at_least(x, -BIAS * LN2)
+    t = fma(x, 8.0 * LOG2_E, shift)
+    r = fma(t - shift, -LN2 / 8, x)
+    n = t.bits()
+    return horner(r, EXP_EIGHTH) * ((n << 49) + n.chosen(EIGHTHS)).float()
 
 
 def _expm1_single(x: Value) -> Value:
