@@ -115,18 +115,17 @@ ELEMENTS = {
 
 
 class Sweep(NamedTuple):
-    """What is gathered in a walk along the row: step(S, s, K, t, p, j, lane, wanted, a) takes in an element.
+    """What is gathered in a walk along the row: each(S, s, K, t, p, j, count, a) takes in the first `count` of 64 elements.
 
     The totals from `slot` on start with `starts`; finish(S) makes them valid at the end, which in a long row combines its lanes, and
-    settle(S) is called after every FACTORS steps. `each` takes in 64 elements where that is not just 64 steps. A sweep that is `alone`
-    uses places of totals that come later; a `slow` one takes longer than memory.
+    settle(S) is called after every FACTORS steps. A sweep that is `alone` uses places of totals that come later; a `slow` one takes
+    longer than memory.
     """
 
-    step: Any
+    each: Any
     slot: int
     starts: tuple[float, ...]
     finish: Any
-    each: Callable[[Any], Any] | None = None
     settle: Any = None
     alone: bool = False
     slow: bool = False
@@ -215,10 +214,8 @@ class Fold:
         depends on them alone is worked out once.
         """
         known, stride = column(sweeps[0].slot), self.stride
-        blocks = [_each_lane(one.step, None if self.long else known) for one in sweeps]
-        each = functools.reduce(_each_then, [one.each(block) if one.each else block for one, block in zip(sweeps, blocks, strict=True)])
+        each = functools.reduce(_each_then, [one.each for one in sweeps])
         each = functools.reduce(every_so_often, [one.settle for one in sweeps if one.settle], each)
-        tail = functools.reduce(_step_then, [one.step for one in sweeps])
         start = functools.reduce(_call_then, [_start(one.slot + q, x) for one in sweeps for q, x in enumerate(one.starts)])
         finish = functools.reduce(_call_then, [one.finish for one in sweeps])
 
@@ -226,7 +223,7 @@ class Fold:
         def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             start(S)
             for j in range(n):
-                each(S, (), K, at(t, j * stride), at(p, j * LANES), j, a)
+                each(S, (), K, at(t, j * stride), at(p, j * LANES), j, LANES, a)
             finish(S)
 
         @inline
@@ -235,11 +232,9 @@ class Fold:
             full, s = n // LANES, known(S, 0)
             for j in range(full):
                 ahead(t, p, j * LANES, n)
-                each(S, s, K, at(t, j * stride), at(p, j * LANES), j, a)
-            rest = n - full * LANES
-            if rest:
-                for lane in range(LANES):
-                    tail(S, s, K, tail_t, tail_p, full, lane, lane < rest, a)
+                each(S, s, K, at(t, j * stride), at(p, j * LANES), j, LANES, a)
+            if n % LANES:
+                each(S, s, K, tail_t, tail_p, full, n % LANES, a)
             finish(S)
 
         return long if self.long else short
@@ -247,8 +242,26 @@ class Fold:
     def _merging(self, slot: int, count: int, combine: Any) -> Any:
         return _merging(slot, count, TREES[combine]) if self.long else nothing_to_do
 
+    def _each(self, step: Any, slot: int) -> Any:
+        """A sweep's `each` from step(S, s, K, t, p, j, lane, wanted, a), which takes in one element; s holds the totals before `slot`."""
+        if self.long:
+
+            @inline
+            def each(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
+                for lane in range(LANES):
+                    step(S, s, K, t, p, j, lane, lane < count, a)
+        else:
+            known = column(slot)
+
+            @inline
+            def each(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
+                for lane in range(LANES):
+                    step(S, known(S, lane), K, t, p, j, lane, True, a)
+
+        return each
+
     def _gathering(self, one: Pass, slot: int, start: float, combine: Any) -> list[Any]:
-        load, target, terms = self.element.load, self.target, self.element.terms(one)
+        load, target, bind = self.element.load, self.target, self.element.bind
 
         def gathering(terms: Any) -> Any:
             @inline
@@ -256,41 +269,33 @@ class Fold:
                 x = terms(s, target(K, t, j, lane), load(p[lane]), *a)
                 combine(at(S, slot * LANES), lane, x, 1.0, wanted)
 
-            return step
+            return self._each(step, slot)
 
-        each: Callable[[Any], Any] | None = None
-        hard = None
         if combine is dot_to:
+            terms = bind(one.terms)
 
             @inline
             def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
                 dot_to(at(S, slot * LANES), lane, terms(s, load(p[lane]), *a), target(K, t, j, lane), wanted)
+
+            each = self._each(step, slot)
+        elif one.exponent is not None:
+            terms, exponentials, room = bind(one.terms), self.element.exponentials(one), scratch(LANES, types.float64)
+
+            @inline
+            def each(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
+                E = room()
+                exponentials(E, t, p, a)
+                for lane in range(LANES):
+                    x = terms((), load(t[lane]), load(p[lane]), E[lane], *a)
+                    combine(at(S, slot * LANES), lane, x, 1.0, lane < count)
         else:
-            step = gathering(terms)
-            if one.hard is not None and not self.labelled:
-                hard = _each_lane(gathering(self.element.bind(one.hard)), None if self.long else column(slot))
-        if hard is not None or one.sparse:
-
-            def each(every: Any) -> Any:
-                block = every if hard is None else hard_or_soft(hard, every, self.element.any_soft)
-                return _unless_all_zero(block, self.element.any_nonzero) if one.sparse else block
-
-        if one.exponent is not None:
-            terms_of_e, exponentials, room = self.element.bind(one.terms), self.element.exponentials(one), scratch(LANES, types.float64)
-
-            def each(every: Any) -> Any:
-                @inline
-                def block(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
-                    E = room()
-                    exponentials(E, t, p, a)
-                    for lane in range(LANES):
-                        x = terms_of_e((), load(t[lane]), load(p[lane]), E[lane], *a)
-                        combine(at(S, slot * LANES), lane, x, 1.0, True)
-
-                return block
-
-        finish = self._merging(slot, one.size, combine)
-        return [Sweep(step, slot, (start,) * one.size, finish, each)]
+            each = gathering(bind(one.terms))
+        if one.hard is not None and not self.labelled:
+            each = hard_or_soft(gathering(bind(one.hard)), each, self.element.any_soft)
+        if one.sparse and not self.labelled:
+            each = _unless_all_zero(each, self.element.any_nonzero)
+        return [Sweep(each, slot, (start,) * one.size, self._merging(slot, one.size, combine))]
 
     def _sum(self, one: Pass, slot: int) -> list[Any]:
         return self._gathering(one, slot, 0.0, add_to)
@@ -378,71 +383,51 @@ class Fold:
 
     def _lse(self, one: Pass, slot: int) -> list[Any]:
         load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
-        exp = self.element.replace[rows.exp_nonpositive]
         keep, kept, lanes = self.kept, self.softmax, self.lanes
 
+        known, exps, room, room_for_exps = column(slot + 1), self.element.exps, *(scratch(k, types.float64) for k in (LANES, 0 if keep else LANES))
+
         @inline
-        def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
-            x, m = terms(s, target(K, t, j, lane), load(p[lane]), *a), s[slot]
-            e = exp(x - m)
-            if keep:
-                put(S, kept + j * LANES + lane, e)
-            add_to(at(S, (slot + 1) * LANES), lane, e, 1.0, wanted & (x != m))
-            add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, wanted & (x == m))
-
-        exps, room = self.element.exps, scratch(LANES, types.float64)
-
-        def each(every: Any) -> Any:
-            """As 64 steps, but for the last bits of exp. Most of a row has no largest element in it: nothing is counted there."""
-
-            @inline
-            def block(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
-                X, m = room(), s[slot]
+        def along(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
+            """Most of a row has no largest element in it: nothing is counted there."""
+            X, m = room(), s[slot]
+            for lane in range(LANES):
+                put(X, lane, terms(s, target(K, t, j, lane), load(p[lane]), *a))
+            has_largest = any_equal(X, m)
+            for lane in range(LANES):
+                put(X, lane, X[lane] - m)
+            E = at(S, kept + j * LANES) if keep else X
+            exps(X, E)
+            if has_largest:
                 for lane in range(LANES):
-                    put(X, lane, terms(s, target(K, t, j, lane), load(p[lane]), *a))
-                has_largest = any_equal(X, m)
+                    x = terms(s, target(K, t, j, lane), load(p[lane]), *a)
+                    add_to(at(S, (slot + 1) * LANES), lane, E[lane], 1.0, (x != m) & (lane < count))
+                    add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, (x == m) & (lane < count))
+            else:
                 for lane in range(LANES):
-                    put(X, lane, X[lane] - m)
-                E = at(S, kept + j * LANES) if keep else X
-                exps(X, E)
-                if has_largest:
-                    for lane in range(LANES):
-                        x = terms(s, target(K, t, j, lane), load(p[lane]), *a)
-                        add_to(at(S, (slot + 1) * LANES), lane, E[lane], 1.0, x != m)
-                        add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, x == m)
-                else:
-                    for lane in range(LANES):
-                        add_to(at(S, (slot + 1) * LANES), lane, E[lane], 1.0, True)
+                    add_to(at(S, (slot + 1) * LANES), lane, E[lane], 1.0, lane < count)
 
-            return block
+        @inline
+        def across(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
+            """The same where a lane is a row with a largest of its own."""
+            X, E = room(), at(S, kept + j * LANES) if keep else room_for_exps()
+            for lane in range(LANES):
+                put(X, lane, terms(known(S, lane), target(K, t, j, lane), load(p[lane]), *a) - S[slot * LANES + lane])
+            exps(X, E)
+            for lane in range(LANES):
+                x, m = terms(known(S, lane), target(K, t, j, lane), load(p[lane]), *a), S[slot * LANES + lane]
+                add_to(at(S, (slot + 1) * LANES), lane, E[lane], 1.0, x != m)
+                add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, x == m)
 
         @inline
         def without_the_largest(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             for lane in range(lanes):  # of the equal largest, one is the maximum itself
                 put(S, (slot + 1) * LANES + lane, S[(slot + 1) * LANES + lane] + (S[(slot + 2) * LANES + lane] - 1.0))
 
-        known, room_for_exps = column(slot + 1), scratch(0 if keep else LANES, types.float64)
-
-        def of_each_lane(every: Any) -> Any:
-            """The same where a lane is a row with a largest of its own."""
-
-            @inline
-            def block(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
-                X, E = room(), at(S, kept + j * LANES) if keep else room_for_exps()
-                for lane in range(LANES):
-                    put(X, lane, terms(known(S, lane), target(K, t, j, lane), load(p[lane]), *a) - S[slot * LANES + lane])
-                exps(X, E)
-                for lane in range(LANES):
-                    x, m = terms(known(S, lane), target(K, t, j, lane), load(p[lane]), *a), S[slot * LANES + lane]
-                    add_to(at(S, (slot + 1) * LANES), lane, E[lane], 1.0, x != m)
-                    add_to(at(S, (slot + 2) * LANES), lane, 1.0, 1.0, x == m)
-
-            return block
-
         # NaN need not stay in the maximum: it comes back in the sum.
         largest = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
-        each = each if self.long else of_each_lane
-        others = Sweep(step, slot + 1, (0.0, 0.0), self._merging(slot + 1, 2, add_to), each, alone=True, slow=True)
+        each = along if self.long else across
+        others = Sweep(each, slot + 1, (0.0, 0.0), self._merging(slot + 1, 2, add_to), alone=True, slow=True)
         return [*largest, others, without_the_largest]
 
     def _argmax(self, one: Pass, slot: int) -> list[Any]:
@@ -454,7 +439,7 @@ class Fold:
             first_max_to(at(S, slot * LANES), lane, x, float(j), wanted)
 
         if not self.long:
-            return [Sweep(step, slot, (0.0, -math.inf), nothing_to_do, alone=True)]
+            return [Sweep(self._each(step, slot), slot, (0.0, -math.inf), nothing_to_do, alone=True)]
 
         @inline
         def first(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
@@ -497,7 +482,7 @@ class Fold:
         def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
             add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & (not load(p[lane]) <= s[value]))
 
-        return [Sweep(step, slot, (0.0,), self._merging(slot, 1, add_to))]
+        return [Sweep(self._each(step, slot), slot, (0.0,), self._merging(slot, 1, add_to))]
 
     def _earlier(self, one: Pass, slot: int) -> list[Any]:
         load, long, label, value, larger = self.element.load, self.long, one.label, one.own, one.larger * LANES
@@ -507,7 +492,7 @@ class Fold:
             earlier = long | (float(j) < s[label])  # along a long row the sweep ends at the label
             add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & (load(p[lane]) == s[value]) & earlier)
 
-        sweep = Sweep(step, slot, (0.0,), self._merging(slot, 1, add_to))
+        sweep = Sweep(self._each(step, slot), slot, (0.0,), self._merging(slot, 1, add_to))
         if not long:
             return [sweep]
         count = self._walk([sweep], nothing_ahead)
@@ -551,32 +536,15 @@ class Fold:
         return [fold]
 
 
-def _each_lane(step: Any, known: Any) -> Any:
-    if known is None:
-
-        @inline
-        def each(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
-            for lane in range(LANES):
-                step(S, s, K, t, p, j, lane, True, a)
-    else:
-
-        @inline
-        def each(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
-            for lane in range(LANES):
-                step(S, known(S, lane), K, t, p, j, lane, True, a)
-
-    return each
-
-
 def hard_or_soft(hard: Any, soft: Any, any_soft: Any) -> Any:
     """The one if all 64 targets are 0 or 1, the other if not."""
 
     @inline
-    def each(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+    def each(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
         if any_soft(t):
-            soft(S, s, K, t, p, j, a)
+            soft(S, s, K, t, p, j, count, a)
         else:
-            hard(S, s, K, t, p, j, a)
+            hard(S, s, K, t, p, j, count, a)
 
     return each
 
@@ -585,17 +553,17 @@ def _unless_all_zero(each: Any, any_nonzero: Any) -> Any:
     """For a sum that is weighted by the targets: most of a one-hot row need not be looked at."""
 
     @inline
-    def some(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+    def some(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
         if any_nonzero(t):
-            each(S, s, K, t, p, j, a)
+            each(S, s, K, t, p, j, count, a)
 
     return some
 
 
 def every_so_often(each: Any, settle: Any) -> Any:
     @inline
-    def settling(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
-        each(S, s, K, t, p, j, a)
+    def settling(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
+        each(S, s, K, t, p, j, count, a)
         if j % FACTORS == FACTORS - 1:
             settle(S)
 
@@ -613,18 +581,9 @@ def _then(first: Any, second: Any) -> Any:
 
 def _each_then(first: Any, second: Any) -> Any:
     @inline
-    def both(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
-        first(S, s, K, t, p, j, a)
-        second(S, s, K, t, p, j, a)
-
-    return both
-
-
-def _step_then(first: Any, second: Any) -> Any:
-    @inline
-    def both(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
-        first(S, s, K, t, p, j, lane, wanted, a)
-        second(S, s, K, t, p, j, lane, wanted, a)
+    def both(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
+        first(S, s, K, t, p, j, count, a)
+        second(S, s, K, t, p, j, count, a)
 
     return both
 

@@ -360,15 +360,15 @@ class Kernel:
         return both
 
     def _pointwise_block(self, scale: Any, take_in: Any) -> Any:
-        """each(S, (U, c), (into, into2), t, p, i, a): 64 elements, whose derivatives are scaled by scale(U, lane)."""
+        """each(S, (U, c), (into, into2), t, p, i, count, a): the first `count` of 64 elements, whose derivatives are scaled by scale(U, lane)."""
 
         def block(terms: Any) -> Any:
             element = self._pointwise(terms, self.derivatives[0], take_in)
 
             @inline
-            def each(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, a: Any) -> None:
+            def each(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, count: int, a: Any) -> None:
                 for lane in range(LANES):
-                    element(S, scale(known[0], lane), known[1], t, p, into[0], into[1], i + lane, lane, True, a)
+                    element(S, scale(known[0], lane), known[1], t, p, into[0], into[1], i + lane, lane, lane < count, a)
 
             return each
 
@@ -379,11 +379,11 @@ class Kernel:
             element = self._pointwise(bind(one.terms), bind(self.maths.exponent_slope), take_in)
 
             @inline
-            def together(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, a: Any) -> None:
+            def together(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, count: int, a: Any) -> None:
                 E = room()
                 exponentials(E, t, p, a)
                 for lane in range(LANES):
-                    element(S, scale(known[0], lane), known[1], t, p, into[0], into[1], i + lane, lane, True, (E[lane],) + a)
+                    element(S, scale(known[0], lane), known[1], t, p, into[0], into[1], i + lane, lane, lane < count, (E[lane],) + a)
 
             return together
         soft = block(self.element.terms(one))
@@ -490,11 +490,11 @@ class Kernel:
         take_in = factor_in if self.logs else value_in
         if self.order:
             block = self._pointwise_block(inline(lambda U, lane: U[lane]), take_in)
-            return inline(lambda F, E, U, c, t, p, G, H, a: block((F, E), (U, c), (G, H), t, p, 0, a))
+            return inline(lambda F, E, U, c, t, p, G, H, a: block((F, E), (U, c), (G, H), t, p, 0, LANES, a))
 
         def mapping(terms: Any) -> Any:
             @inline
-            def step(FE: Any, s: Any, K: Any, t: Any, p: Any, j: int, a: Any) -> None:
+            def step(FE: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
                 for lane in range(LANES):
                     take_in(FE, lane, terms(s, load(t[lane]), load(p[lane]), *a), 1.0, True)
 
@@ -514,12 +514,11 @@ class Kernel:
         step = mapping(bind(one.terms))
         if one.hard is not None:
             step = hard_or_soft(mapping(bind(one.hard)), step, self.element.any_soft)
-        return inline(lambda F, E, U, c, t, p, G, H, a: step((F, E), (), U, t, p, 0, a))
+        return inline(lambda F, E, U, c, t, p, G, H, a: step((F, E), (), U, t, p, 0, LANES, a))
 
     def _pointwise_long(self) -> Any:
         take_in = factor_to if self.logs else add_to
         block = self._pointwise_block(inline(lambda u, lane: u), take_in)
-        element = self._pointwise(self.element.terms(self.maths.passes[0]), self.derivatives[0], take_in)
         finish, around, twice = self.finish(), self.around, self.order == 2
         [sweep], count, read = self.fold.gatherings[0], self.fold.count, self.read
         settle, settled = sweep.settle or inline(lambda S: None), sweep.finish
@@ -546,12 +545,11 @@ class Kernel:
                 for i in range(0, full, LANES):
                     prefetch(T, i + AHEAD)
                     prefetch(P, i + AHEAD)
-                    block(S, (u, c), (into, into2), at(T, i), at(P, i), i, a)
+                    block(S, (u, c), (into, into2), at(T, i), at(P, i), i, LANES, a)
                     if i // LANES % FACTORS == FACTORS - 1:
                         settle(S)
                 if rest:
-                    for lane in range(LANES):
-                        element(S, u, c, rest_t, rest_p, G, H, lane, lane, lane < rest, a)
+                    block(S, (u, c), (G, H), rest_t, rest_p, 0, rest, a)
                     for i in range(rest):
                         put(into, full + i, G[i])
                     if twice:
