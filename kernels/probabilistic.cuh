@@ -227,16 +227,16 @@ template <class T, class P> struct focal_cross_entropy_from_logits {
     typedef Passes<LogSumExp, Dot<4>> passes;
     DEVICE T terms(At<0>, const double*, T, T p) const { return p; }
     DEVICE Numbers<T, 4> terms(At<1>, const double* s, T p) const {
-        T d = T(s[0]) - p, e = exp(-d), u = (T(1) - e) + T(s[1]), f = P::power(u, gamma), bend = P::slope(u, f, gamma, at_zero) * e;
+        T d = T(s[0]) - p, e = exp(-d), inverse = T(1.0 / (1.0 + s[1])), u = minimum(((T(1) - e) + T(s[1])) * inverse, T(1));
+        T f = P::power(u, gamma), bend = P::slope(u, f, gamma, at_zero) * (e * inverse);
         return {f, times(f, d), bend, times(bend, d)};
     }
     DEVICE double value(const double* s, double) const {
-        double entropy = times(s[2], (double)log1p(T(s[1]))) + s[3];
-        return times((double)alpha, times(entropy, (double)P::power(T(1.0 / (1.0 + s[1])), gamma)));
+        return times((double)alpha, times(s[2], (double)log1p(T(s[1]))) + s[3]);
     }
     DEVICE Numbers<double, 5> around(const double* s, double) const {
-        double inverse = 1.0 / (1.0 + s[1]), log_rest = log1p(s[1]);
-        return {s[0], s[1], log_rest, -(s[2] + (s[4] * log_rest + s[5])), (double)alpha * P::power(inverse, (double)gamma) * inverse};
+        double log_rest = log1p(s[1]);
+        return {s[0], s[1], log_rest, -(s[2] + (s[4] * log_rest + s[5])), (double)alpha / (1.0 + s[1])};
     }
     // in double: at the label of a sure row g and its sum have the same bits, and only r g is left
     DEVICE T slope(const double* c, T t, T p) const {

@@ -385,7 +385,8 @@ class Fold:
         load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
         keep, kept, lanes = self.kept, self.softmax, self.lanes
 
-        known, exps, room, room_for_exps = column(slot + 1), self.element.exps, *(scratch(k, types.float64) for k in (LANES, 0 if keep else LANES))
+        known, exps = column(slot + 1), self.element.exps
+        room, room_for_exps = scratch(LANES, types.float64), scratch(0 if keep else LANES, types.float64)
 
         @inline
         def along(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:

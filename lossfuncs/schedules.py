@@ -360,7 +360,7 @@ class Kernel:
         return both
 
     def _pointwise_block(self, scale: Any, take_in: Any) -> Any:
-        """each(S, (U, c), (into, into2), t, p, i, count, a): the first `count` of 64 elements, whose derivatives are scaled by scale(U, lane)."""
+        """each(S, (U, c), (into, into2), t, p, i, count, a): `count` of 64 elements, whose derivatives are scaled by scale(U, lane)."""
 
         def block(terms: Any) -> Any:
             element = self._pointwise(terms, self.derivatives[0], take_in)

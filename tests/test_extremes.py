@@ -80,3 +80,11 @@ def test_the_backends_agree_at_the_ends_of_the_numbers(entry: Entry, options: di
         wrong |= ~np.all(near | ~np.isfinite(wanted), axis=-1)
         rows_of = [(t[i], p[i], wanted[i], got[i]) for i in np.nonzero(wrong)[0][:3]]
         assert not wrong.any(), f"{what}, y_true, y_pred, NumPy, Numba: {rows_of}, and so on: {np.count_nonzero(wrong)} of {len(p)}"
+
+
+@pytest.mark.parametrize("gamma", [700.0, 3e3, 1e300])
+@pytest.mark.parametrize("t", [[0.0, 1.0, 0.0], [0.2, 0.3, 0.5]])
+def test_a_focal_weight_beside_several_large_others_is_a_number(gamma: float, t: list[float], backend: str) -> None:
+    value, gradient = lossfuncs.value_and_grad("categorical_focal_crossentropy", [t], [[0.0, -1.0, -1.2]], gamma=gamma, from_logits=True)
+    assert np.all(np.isfinite(value)) and np.all(np.isfinite(gradient))
+    assert np.all(value < 1e-50) and np.all(abs(gradient) < 1e-50)

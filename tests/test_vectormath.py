@@ -56,7 +56,7 @@ def test_double_is_within_one_ulp_of_mpmath(name: str) -> None:
     assert worst < 1.0, f"{worst} ULP at {at}"
 
 
-@pytest.mark.parametrize(("exps", "tier", "slack"), [(vectormath.exps_single, SINGLE, 2.0**-50), (vectormath.exps_double, DOUBLE, 0.0)])
+@pytest.mark.parametrize(("exps", "tier", "slack"), [(vectormath.exps_single, SINGLE, 2.0**-38), (vectormath.exps_double, DOUBLE, 0.0)])
 def test_sixty_four_exponentials_at_once_are_those_of_one(exps: Any, tier: dict[str, Any], slack: float) -> None:
     pointer, at = lanes.pointer, lanes.at
 
@@ -73,8 +73,10 @@ def test_sixty_four_exponentials_at_once_are_those_of_one(exps: Any, tier: dict[
     x[128:192:7] = NAN
     blocks(x, out, 0)
     one = evaluate(tier["exp_nonpositive"], x)
-    assert same(np.where(np.isnan(one) | (one == 0), out, 0.0), np.where(np.isnan(one) | (one == 0), one, 0.0))
-    ordinary = one > 0
+    nothing = np.isnan(one) | (x < -vectormath.BIAS * vectormath.LN2 if tier is SINGLE else one == 0)  # SINGLE may flush subnormal results, or not
+    assert same(np.where(nothing, out, 0.0), np.where(nothing, one, 0.0))
+    assert np.all(out[x < -708.5] < 2.0**-1021)
+    ordinary = one > (2.0**-1021 if tier is SINGLE else 0)
     assert np.all(np.abs(out - one)[ordinary] <= slack * one[ordinary])
 
 

@@ -44,6 +44,7 @@ def fits() -> dict[str, Fit]:
     zero = mpmath.mpf(0)
     return {
         "EXPM1": Fit(-37.6, expm1, -half_ln2, half_ln2, relative(expm1)),
+        "EXPM1_EIGHTH": Fit(-40.6, expm1, -half_ln2 / 8, half_ln2 / 8, lambda r: half_ln2 / 8),
         "ATANH": Fit(-37.7, atanh, zero, narrow, relative(atanh)),
         "ATANH_WIDE": Fit(-38.5, atanh, zero, wide, relative(atanh)),
         "ATANH_RATIO": Fit(-35.5, atanh, zero, mpmath.mpf(0.16), relative(atanh)),

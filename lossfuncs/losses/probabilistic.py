@@ -637,24 +637,24 @@ def _categorical_focal(of: _Power) -> tuple[Rows, Rows]:
         inside = (g * (total - p) + (g - summed) * p) / p
         return scale * _within(p, EPS * total, TOP * total, inside, -summed)
 
-    # From logits: q = e / (1 + r) and 1 - q = u / (1 + r) with e = exp(-d), d = m - p, u = (1 - e) + r, and -log q =
-    # d + L with L = log1p(r). The powers of 1 / (1 + r) and L belong to the row and are left to its formulas.
+    # From logits: q = e / (1 + r) and u = 1 - q = ((1 - e) + r) / (1 + r) with e = exp(-d), d = m - p, and -log q = d + L with
+    # L = log1p(r), which belongs to the row and is left to its formulas.
 
     def terms_from_logits(s: Any, p: float, alpha: float, gamma: float, at_zero: float) -> tuple[Any, Any, Any, Any]:
         d = s[0] - p
-        e = math.exp(-d)
-        u = (1.0 - e) + s[1]
+        e, inverse = math.exp(-d), 1.0 / (1.0 + s[1])
+        u = min(((1.0 - e) + s[1]) * inverse, 1.0)
         f = power(u, gamma)
-        bend = power_slope(u, f, gamma, at_zero) * e
+        bend = power_slope(u, f, gamma, at_zero) * (e * inverse)
         return f, _times(f, d), bend, _times(bend, d)
 
     def value_from_logits(s: Any, n: float, alpha: float, gamma: float, at_zero: float) -> Any:
-        return _times(alpha, _times(_times(s[2], math.log1p(s[1])) + s[3], power(1.0 / (1.0 + s[1]), gamma)))
+        return _times(alpha, _times(s[2], math.log1p(s[1])) + s[3])
 
     def around_from_logits(s: Any, n: float, alpha: float, gamma: float, at_zero: float) -> Any:
-        inverse, log_rest = 1.0 / (1.0 + s[1]), math.log1p(s[1])
+        log_rest = math.log1p(s[1])
         summed = -(s[2] + (s[4] * log_rest + s[5]))
-        return s[0], s[1], log_rest, summed, alpha * power(inverse, gamma) * inverse
+        return s[0], s[1], log_rest, summed, alpha / (1.0 + s[1])
 
     def slope_from_logits(c: Any, t: float, p: float, alpha: float, gamma: float, at_zero: float) -> Any:
         m, r, log_rest, summed, scale = c
