@@ -54,7 +54,8 @@ def _rows_kernel(rows: Rows, kind: str, labelled: bool, n: int, total: bool, ord
 
 
 @functools.cache
-def _kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int, kept: bool, single: bool = False) -> Compiled:
+def _kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int, kept: bool,
+            single: bool) -> Compiled:  # fmt: skip
     if not order:
         rows = rows._replace(passes=rows.passes[: rows.leading])
     kernel = Kernel(rows, kind, labelled, long, total, order, parameters, kept, single)

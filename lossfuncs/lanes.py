@@ -344,22 +344,22 @@ def judge(labelled: bool) -> Any:
 
 
 @intrinsic
-def no_labels(typing: Any, t: Any, first: Any, lanes: Any, classes: Any, ignore: Any, K: Any, status: Any) -> Any:
+def no_labels(typing: Any, t: Any, row: Any, classes: Any, ignore: Any, K: Any, status: Any) -> Any:
     """There is nothing to check: -1."""
-    return types.int64(t, first, lanes, classes, ignore, K, status), lambda *_: _INDEX(-1)
+    return types.int64(t, row, classes, ignore, K, status), lambda *_: _INDEX(-1)
 
 
 @intrinsic
-def no_weights(typing: Any, w: Any, first: Any, lanes: Any, step: Any, W: Any) -> Any:
+def no_weights(typing: Any, w: Any, lanes: Any, step: Any, W: Any) -> Any:
     """Values that are stored are not weighted."""
-    return types.void(w, first, lanes, step, W), lambda context, *_: context.get_dummy_value()
+    return types.void(w, lanes, step, W), lambda context, *_: context.get_dummy_value()
 
 
 @intrinsic
 def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, grad: Any, hess: Any,
-                  row: Any, lanes: Any, n: Any, scale: Any, a: Any) -> Any:  # fmt: skip
+                  n: Any, scale: Any, a: Any) -> Any:  # fmt: skip
     """Nothing is asked for."""
-    result = types.void(S, W, status, K, t, p, tail_t, tail_p, grad, hess, row, lanes, n, scale, a)
+    result = types.void(S, W, status, K, t, p, tail_t, tail_p, grad, hess, n, scale, a)
     return result, lambda context, *_: context.get_dummy_value()
 
 

@@ -78,7 +78,7 @@ def _labels(strict: bool, long: bool) -> Any:
     """check(...): read the labels once, one a lane or one for all lanes; the first lane whose label is out of range, or -1."""
 
     @inline
-    def one(t: Any, row: int, lanes: int, classes: int, ignore: int, K: Any, status: Any) -> int:
+    def one(t: Any, row: int, classes: int, ignore: int, K: Any, status: Any) -> int:
         k = t[row]
         valid, ignored = (k >= 0) & (k < classes) | (not strict), (k == ignore) & (k != NO_CLASS)
         put(status, 0, IGNORED if ignored else (VALID if valid else BAD))
@@ -88,14 +88,10 @@ def _labels(strict: bool, long: bool) -> Any:
         return -1 if valid | ignored else 0
 
     @inline
-    def each(t: Any, first: int, lanes: int, classes: int, ignore: int, K: Any, status: Any) -> int:
-        for lane in range(lanes):
-            put(K, lane, t[first + lane])
-        for lane in range(lanes, LANES):
-            put(K, lane, 0)
+    def each(t: Any, row: int, classes: int, ignore: int, K: Any, status: Any) -> int:
         wrong = 0
         for lane in range(LANES):
-            k = K[lane]
+            k = t[row + lane]
             valid, ignored = (k >= 0) & (k < classes) | (not strict), (k == ignore) & (k != NO_CLASS)
             put(status, lane, IGNORED if ignored else (VALID if valid else BAD))
             put(K, lane, k if valid else 0)
@@ -110,75 +106,76 @@ def _labels(strict: bool, long: bool) -> Any:
 
 
 @inline
-def _weights(w: Any, first: int, lanes: int, step: int, W: Any) -> None:
-    """The weights of up to 64 rows, or one for all of them; 0 in the other lanes."""
+def _copied(into: Any, x: Any, count: int) -> None:
+    for i in range(count):
+        put(into, i, x[i])
+
+
+@inline
+def _weights(w: Any, lanes: int, step: int, W: Any) -> None:
+    """The weights of up to 64 rows, or one for all of them."""
     if step:
-        for lane in range(lanes):
-            put(W, lane, w[first + lane])
+        _copied(W, w, lanes)
     else:
         x = w[0]
         for lane in range(LANES):
             put(W, lane, x)
-    for lane in range(lanes, LANES):
-        put(W, lane, 0.0)
 
 
 @inline
-def _transposed(x: Any, first: int, lanes: int, n: int, into: Any) -> Any:
-    """into[j*64 + r] = element j of row first + r, for `lanes` rows of n; zeros in the other lanes."""
-    if n == 1 and lanes == LANES:  # one element a lane already
-        return at(x, first)
-    x = at(x, first * n)
-    blocks = lanes // 8 * 8 if n >= 8 else 0
-    for r in range(0, blocks, 8):
+def _transposed(x: Any, n: int, into: Any) -> Any:
+    """into[j*64 + r] = x[r*n + j], element j of row r of 64."""
+    if n < 8:
+        for j in range(n):
+            for r in range(LANES):
+                put(into, j * LANES + r, x[r * n + j])
+        return into
+    for r in range(0, LANES, 8):
         for j in range(0, n - 7, 8):
             transpose8(at(into, j * LANES + r), LANES, at(x, r * n + j), n)
         if n % 8 > 4:
             transpose8(at(into, (n - 8) * LANES + r), LANES, at(x, r * n + n - 8), n)
         elif n % 8:
             transpose8x4(at(into, (n - 4) * LANES + r), LANES, at(x, r * n + n - 4), n)
-    if n < 8 and lanes == LANES:
-        for j in range(n):
-            for r in range(LANES):
-                put(into, j * LANES + r, x[r * n + j])
-        return into
-    for r in range(blocks, lanes):
-        for j in range(n):
-            put(into, j * LANES + r, x[r * n + j])
-    for j in range(n):
-        for r in range(lanes, LANES):
-            put(into, j * LANES + r, 0)
     return into
 
 
 @inline
-def _transposed_back(into: Any, x: Any, n: int, lanes: int) -> None:
+def _transposed_back(into: Any, x: Any, n: int) -> None:
     """into[r*n + j] = x[j*64 + r]."""
-    blocks = lanes // 8 * 8 if n >= 8 else 0
-    for r in range(0, blocks, 8):
-        for j in range(0, n - 7, 8):
-            transpose8(at(into, r * n + j), n, at(x, j * LANES + r), LANES)
-        if n % 8 > 4:
-            transpose8(at(into, r * n + n - 8), n, at(x, (n - 8) * LANES + r), LANES)
-        elif n % 8:
-            transpose4x8(at(into, r * n + n - 4), n, at(x, (n - 4) * LANES + r), LANES)
-    for r in range(blocks, lanes):
-        for j in range(n):
-            put(into, r * n + j, x[j * LANES + r])
+    if n < 8:
+        for r in range(LANES):
+            for j in range(n):
+                put(into, r * n + j, x[j * LANES + r])
+    else:
+        for r in range(0, LANES, 8):
+            for j in range(0, n - 7, 8):
+                transpose8(at(into, r * n + j), n, at(x, j * LANES + r), LANES)
+            if n % 8 > 4:
+                transpose8(at(into, r * n + n - 8), n, at(x, (n - 8) * LANES + r), LANES)
+            elif n % 8:
+                transpose4x8(at(into, r * n + n - 4), n, at(x, (n - 4) * LANES + r), LANES)
+
+
+@inline
+def _padded(into: Any, x: Any, count: int, size: int) -> None:
+    """into: `count` of x and zeros, `size` in all."""
+    _copied(into, x, count)
+    for i in range(count, size):
+        put(into, i, 0)
 
 
 class Kernel:
     """The parts of one kernel: a loss's rows for one element kind, with labels or dense targets, and what is asked of it.
 
     `order` 0 gives values, 1 the gradient too, 2 the second derivative as well. With `total`, w * value is added up over a chunk
-    of rows instead of the values being stored. `kept` is for rows of up to KEPT elements with a `softmax_slope`.
+    of rows instead of the values being stored. `kept` is for rows of up to KEPT elements with a `softmax_slope`, `single` for those
+    of one.
     """
 
-    def __init__(
-        self, rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int, kept: bool = False, single: bool = False
-    ) -> None:
-        self.single = single
-        self.maths, self.kept = rows, kept
+    def __init__(self, rows: Rows, kind: str, labelled: bool, long: bool, total: bool, order: int, parameters: int, kept: bool = False,
+                 single: bool = False) -> None:  # fmt: skip
+        self.maths, self.kept, self.single = rows, kept, single
         self.logs = rows.passes[0].op == "logs"  # of a pointwise loss, whose only pass it is
         self.element = ELEMENTS[kind]
         self.fold = Fold(rows, self.element, labelled, long, kept)
@@ -197,7 +194,7 @@ class Kernel:
         self.lanes, self.lane_labels = scratch(LANES, types.float64), scratch(LANES, types.int64)
 
     def finish(self) -> Any:
-        """From the totals S of up to 64 rows, one a lane, to their values: weighted and added to acc, or stored from out[first] on.
+        """From the totals S of `lanes` rows, one a lane, to their values: weighted and added to acc, or stored in out.
 
         Where the rows have several values, each is added to 64 lanes of its own.
         """
@@ -207,40 +204,83 @@ class Kernel:
         read, store, judge = self.read, self.element.store, self.judge
 
         @inline
-        def add(S: Any, status: Any, W: Any, out: Any, acc: Any, first: int, lanes: int, n: int, a: Any) -> None:
+        def add(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, n: int, a: Any) -> None:
             for lane in range(LANES):
                 v = judge(value(read(S, lane), float(n), *a), status[lane]) * W[lane]
                 put(acc, slot + lane, acc[slot + lane] + (v if lane < lanes else 0.0))
 
         @inline
-        def keep(S: Any, status: Any, W: Any, out: Any, acc: Any, first: int, lanes: int, n: int, a: Any) -> None:
+        def keep(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, n: int, a: Any) -> None:
             for lane in range(LANES):
                 put(W, lane, judge(value(read(S, lane), float(n), *a), status[lane]))
             for lane in range(lanes):
-                put(out, first + lane, store(W[lane]))
+                put(out, lane, store(W[lane]))
 
         return add if self.total else keep
 
     def short(self) -> Any:
-        """group(...): up to 64 rows side by side, one a lane."""
-        if self.maths.pointwise and not self.labelled:
-            return self._pointwise_short()
+        """group(...): 64 rows side by side, one a lane. Where there are fewer, rows of zeros behind them, whose results are let go."""
+        group = self._pointwise_short() if self.maths.pointwise and not self.labelled else self._transposed_short()
+        labelled, stored, order, kind = self.labelled, not self.total, self.order, self.element.type
+        predictions = scratch(LANES * SHORT, kind)
+        targets = scratch(LANES, types.int64) if labelled else predictions
+        weights, values = self.lanes, scratch(LANES, kind if stored else types.float64)
+        gradient, curvature = (scratch(LANES * SHORT if order > k else 0, kind) for k in range(2))
+
+        @inline
+        def padded(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+                   scale: float, a: Any) -> Any:  # fmt: skip
+            T, P, W, V, G, H = t, p, w, out, grad, hess
+            if lanes < LANES:
+                T, P, V, G, H = targets(), predictions(), values(), gradient(), curvature()
+                each = 1 if labelled else n
+                _padded(T, t, lanes * each, LANES * each)
+                _padded(P, p, lanes * n, LANES * n)
+                if wstep:
+                    W = weights()
+                    _padded(W, w, lanes, LANES)
+            bad = group(T, P, W, V, G, H, acc, lanes, n, wstep, ignore, scale, a)
+            if lanes < LANES:
+                if stored:
+                    _copied(out, V, lanes)
+                if order:
+                    _copied(grad, G, lanes * n)
+                if order == 2:
+                    _copied(hess, H, lanes * n)
+            return bad
+
+        if not self.single:
+            return padded
+
+        @inline
+        def either(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+                   scale: float, a: Any) -> Any:  # fmt: skip
+            """What lies in one of two places takes LLVM 10 ns to tell from the rest: that counts where 64 rows are 64 elements."""
+            if lanes == LANES:
+                return group(t, p, w, out, grad, hess, acc, LANES, n, wstep, ignore, scale, a)
+            return padded(t, p, w, out, grad, hess, acc, lanes, n, wstep, ignore, scale, a)
+
+        return either
+
+    def _transposed_short(self) -> Any:
         fold, check, finish, derive, weights = self.fold.all, self.check, self.finish(), self._derive_short(), self.weights
-        totals, lanes64, labels64 = self.fold.totals, self.lanes, self.lane_labels
+        totals, lanes64, labels64, total = self.fold.totals, self.lanes, self.lane_labels, self.total
         block = scratch(LANES * SHORT, self.element.type)
-        targets = inline(lambda x, first, lanes, n, into: x) if self.labelled else _transposed
+        as_it_is = inline(lambda x, n, into: x)
+        predictions = as_it_is if self.single else _transposed  # one element a lane already
+        targets = as_it_is if self.labelled else predictions
         targets_block = scratch(0, types.int64) if self.labelled else block
 
         @inline
-        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
-                  ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
+        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+                  scale: float, a: Any) -> Any:  # fmt: skip
             S, W, status, K = totals(), lanes64(), lanes64(), labels64()
-            bad = check(t, first, lanes, n, ignore, K, status)
-            T, P = targets(t, first, lanes, n, targets_block()), _transposed(p, first, lanes, n, block())
+            bad = check(t, 0, n, ignore, K, status)
+            T, P = targets(t, n, targets_block()), predictions(p, n, block())
             fold(S, K, T, P, T, P, n, a)
-            weights(w, first, lanes, wstep, W)
-            derive(S, W, status, K, T, P, T, P, grad, hess, first, lanes, n, scale, a)
-            finish(S, status, W, out, acc, first, lanes, n, a)
+            weights(w, LANES, wstep, W)
+            derive(S, W, status, K, T, P, T, P, grad, hess, n, scale, a)
+            finish(S, status, W, out, acc, lanes if total else LANES, n, a)
             return bad
 
         return group
@@ -255,29 +295,29 @@ class Kernel:
 
         def derivative(f: Any) -> Any:
             @inline
-            def derive(C: Any, U: Any, status: Any, K: Any, t: Any, x: Any, into: Any, lanes: int, n: int, a: Any) -> None:
+            def derive(C: Any, U: Any, status: Any, K: Any, t: Any, x: Any, into: Any, n: int, a: Any) -> None:
                 G = block()
                 for j in range(n):
                     for lane in range(LANES):
                         y = target(K, at(t, j * stride), j, lane)
                         d = f(constant(C, lane), y, read_x(x[j * LANES + lane]), *a) * U[lane]
                         put(G, j * LANES + lane, store(judge(d, status[lane])))
-                _transposed_back(into, G, n, lanes)
+                _transposed_back(into, G, n)
 
             return derive
 
         first_one, second = _one_or_both([derivative(f) for f in self.derivatives])
 
         @inline
-        def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, grad: Any, hess: Any, row: int,
-                   lanes: int, n: int, scale: float, a: Any) -> None:  # fmt: skip
+        def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, grad: Any, hess: Any, n: int,
+                   scale: float, a: Any) -> None:  # fmt: skip
             C, U = spread(), lanes64()
             for lane in range(LANES):
                 put(U, lane, W[lane] * scale)
                 set_to(C, lane, around(read(S, lane), float(n), *a))
             x = at(S, softmax) if kept else p
-            first_one(C, U, status, K, t, x, at(grad, row * n), lanes, n, a)
-            second(C, U, status, K, t, x, at(hess, row * n), lanes, n, a)
+            first_one(C, U, status, K, t, x, grad, n, a)
+            second(C, U, status, K, t, x, hess, n, a)
 
         return derive
 
@@ -308,12 +348,12 @@ class Kernel:
         targets_tail = scratch(0, types.int64) if labelled else tail
 
         @inline
-        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
-                  ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
+        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+                  scale: float, a: Any) -> Any:  # fmt: skip
             S, R, W, status, one, K, copy_t, copy_p = (
                 totals(), totals(), lanes64(), lanes64(), lanes64(), labels64(), targets_tail(), tail())  # fmt: skip
             bad = -1
-            weights(w, first, lanes, wstep, W)
+            weights(w, lanes, wstep, W)
             for lane in range(LANES):
                 put(status, lane, VALID)
             for q in range(count):
@@ -321,16 +361,15 @@ class Kernel:
                     put(R, q * LANES + lane, 1.0)
             put(one, 0, VALID)
             for lane in range(lanes):
-                row = first + lane
-                if check(t, row, lanes, n, ignore, K, one) >= 0 and bad < 0:
+                if check(t, lane, n, ignore, K, one) >= 0 and bad < 0:
                     bad = lane
-                T, P, last = targets(t, row, n), row_of(p, row, n), lane == lanes - 1
+                T, P, last = targets(t, lane, n), row_of(p, lane, n), lane == lanes - 1
                 rest_t, rest_p = targets_rest(T, n, last, copy_t), rest_of(P, n, last, copy_p)
                 fold(S, K, T, P, rest_t, rest_p, n, a)
                 put(status, lane, one[0])
                 set_to(R, lane, read(S, 0))
-                derive(S, at(W, lane), one, K, T, P, rest_t, rest_p, grad, hess, row, lanes, n, scale, a)
-            finish(R, status, W, out, acc, first, lanes, n, a)
+                derive(S, at(W, lane), one, K, T, P, rest_t, rest_p, at(grad, lane * n), at(hess, lane * n), n, scale, a)
+            finish(R, status, W, out, acc, lanes, n, a)
             return bad
 
         return group
@@ -390,33 +429,21 @@ class Kernel:
         return hard_or_soft(block(bind(one.hard)), soft, self.element.any_soft) if one.hard else soft
 
     def _pointwise_short(self) -> Any:
-        """Up to 64 rows as one stretch of memory: every element mapped where it lies, then the rows summed."""
+        """64 rows as one stretch of memory: every element mapped where it lies, then the rows summed."""
         each, sums, finish, order = self._pointwise_step(), self._pointwise_sums(), self.finish(), self.order
         around = self.around or inline(lambda s, n, *a: ())
-        lanes64, weights, grown = self.lanes, self.weights, LANES * SHORT
-        values, block = scratch(grown + 8, types.float64), scratch(grown, self.element.type)
+        lanes64, weights, grown, total = self.lanes, self.weights, LANES if self.single else LANES * SHORT, self.total
+        values = scratch(grown + 8, types.float64)
         factors = scratch(grown + 8 if self.logs else 0, types.float64)
         slow = self.logs or order > 0
         spread, derivative = scratch(grown if order else 0, types.float64), scratch(grown if order else 0, self.element.type)
 
         @inline
-        def padded(x: Any, count: int, full: int, into: Any) -> Any:
-            """x, or where fewer than 64 rows are left, a copy that 64 rows can be read from."""
-            if count == full:
-                return x
-            for i in range(count):
-                put(into, i, x[i])
-            for i in range(count, full):
-                put(into, i, 0)
-            return into
-
-        @inline
-        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
-                  ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
+        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+                  scale: float, a: Any) -> Any:  # fmt: skip
             S, W, U, F, E, G, H = lanes64(), lanes64(), spread(), values(), factors(), derivative(), derivative()
-            count, full = lanes * n, LANES * n
-            T, P = padded(at(t, first * n), count, full, block()), padded(at(p, first * n), count, full, block())
-            weights(w, first, lanes, wstep, W)
+            full = LANES * n
+            weights(w, LANES, wstep, W)
             c = around((0.0,), float(n), *a)
             if order:
                 if wstep:
@@ -428,17 +455,15 @@ class Kernel:
                         put(U, i, W[0] * scale)
             for i in range(0, full, LANES):
                 if slow:
-                    prefetch(T, i + FAR)
-                    prefetch(P, i + FAR)
-                each(at(F, i), at(E, i), at(U, i), c, at(T, i), at(P, i), at(G, i), at(H, i), a)
+                    prefetch(t, i + FAR)
+                    prefetch(p, i + FAR)
+                each(at(F, i), at(E, i), at(U, i), c, at(t, i), at(p, i), at(G, i), at(H, i), a)
             sums(S, F, E, n)
             if order:
-                for i in range(count):
-                    put(grad, first * n + i, G[i])
+                _copied(grad, G, full)
             if order == 2:
-                for i in range(count):
-                    put(hess, first * n + i, H[i])
-            finish(S, S, W, out, acc, first, lanes, n, a)
+                _copied(hess, H, full)
+            finish(S, S, W, out, acc, lanes if total else LANES, n, a)
             return -1
 
         return group
@@ -525,17 +550,17 @@ class Kernel:
         totals, lanes64, tail, weights = self.fold.totals, self.lanes, scratch(LANES, self.element.type), self.weights
 
         @inline
-        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, first: int, lanes: int, n: int, wstep: int,
-                  ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
+        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+                  scale: float, a: Any) -> Any:  # fmt: skip
             S, R, W, rest_t, rest_p, G, H = totals(), totals(), lanes64(), tail(), tail(), tail(), tail()
             full, rest = n // LANES * LANES, n % LANES
-            weights(w, first, lanes, wstep, W)
+            weights(w, lanes, wstep, W)
             for lane in range(count * LANES):
                 put(R, lane, 0.0)
             c = around((0.0,), float(n), *a)
             for row in range(lanes):
-                T, P = at(t, (first + row) * n), at(p, (first + row) * n)
-                into, into2 = at(grad, (first + row) * n), at(hess, (first + row) * n)
+                T, P = at(t, row * n), at(p, row * n)
+                into, into2 = at(grad, row * n), at(hess, row * n)
                 u = W[row] * scale
                 for lane in range(count * LANES):
                     put(S, lane, 0.0)
@@ -557,7 +582,7 @@ class Kernel:
                             put(into2, full + i, H[i])
                 settled(S)
                 set_to(R, row, read(S, 0))
-            finish(R, S, W, out, acc, first, lanes, n, a)
+            finish(R, S, W, out, acc, lanes, n, a)
             return -1
 
         return group
@@ -610,25 +635,25 @@ class Kernel:
         first_one, second = _one_or_both([derivative(f) for f in self.derivatives])
 
         @inline
-        def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, grad: Any, hess: Any, row: int,
-                   lanes: int, n: int, scale: float, a: Any) -> None:  # fmt: skip
+        def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, grad: Any, hess: Any, n: int,
+                   scale: float, a: Any) -> None:  # fmt: skip
             c, u = around(read(S, 0), float(n), *a), W[0] * scale
-            first_one(S, c, u, status[0], K, t, p, tail_t, tail_p, at(grad, row * n), n, a)
-            second(S, c, u, status[0], K, t, p, tail_t, tail_p, at(hess, row * n), n, a)
+            first_one(S, c, u, status[0], K, t, p, tail_t, tail_p, grad, n, a)
+            second(S, c, u, status[0], K, t, p, tail_t, tail_p, hess, n, a)
 
         return derive
 
     def _chunks(self) -> Any:
         """chunks(...): chunks [begin, end) of `chunk` of m rows of n elements; the first row with a label out of range, or -1."""
         group, total, count = self.long_() if self.long else self.short(), self.total, len(self.values)
-        single = self.single
-        totals = scratch(count * LANES, types.float64)
+        dense, stored, single, totals = not self.labelled, not total, self.single, scratch(count * LANES, types.float64)
 
         @inline
         def chunks(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int,
                    wstep: int, ignore: int, scale: float, a: Any, begin: int, end: int) -> Any:  # fmt: skip
             bad = -1
             acc = totals()
+            size = 1 if single else n
             for c in range(begin, end):
                 for lane in range(count * LANES):
                     put(acc, lane, 0.0)
@@ -637,10 +662,9 @@ class Kernel:
                     stop = m
                 for first in range(c * chunk, stop, LANES):
                     lanes = LANES if stop - first > LANES else stop - first
-                    if lanes == LANES:
-                        lane = group(t, p, w, out, grad, hess, acc, first, LANES, 1 if single else n, wstep, ignore, scale, a)
-                    else:
-                        lane = group(t, p, w, out, grad, hess, acc, first, lanes, 1 if single else n, wstep, ignore, scale, a)
+                    i = first * size
+                    lane = group(at(t, i if dense else first), at(p, i), at(w, first * wstep), at(out, first if stored else 0), at(grad, i),
+                                 at(hess, i), acc, lanes, size, wstep, ignore, scale, a)  # fmt: skip
                     if lane >= 0 and bad < 0:
                         bad = first + lane
                 if total:
@@ -757,9 +781,9 @@ def piece_signature(parameters: int, gradient: bool) -> Any:
 
 def _then(first: Any, second: Any) -> Any:
     @inline
-    def both(S: Any, status: Any, W: Any, out: Any, acc: Any, first_row: int, lanes: int, n: int, a: Any) -> None:
-        first(S, status, W, out, acc, first_row, lanes, n, a)
-        second(S, status, W, out, acc, first_row, lanes, n, a)
+    def both(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, n: int, a: Any) -> None:
+        first(S, status, W, out, acc, lanes, n, a)
+        second(S, status, W, out, acc, lanes, n, a)
 
     return both
 
