@@ -19,8 +19,8 @@ from . import exact, rows, vectormath
 from .lanes import (
     LANES,
     add_to,
+    all_negative,
     any_besides,
-    any_equal,
     at,
     column,
     dense_target,
@@ -393,10 +393,8 @@ class Fold:
             """Most of a row has no largest element in it: nothing is counted there."""
             X, m = room(), s[slot]
             for lane in range(LANES):
-                put(X, lane, terms(s, target(K, t, j, lane), load(p[lane]), *a))
-            has_largest = any_equal(X, m)
-            for lane in range(LANES):
-                put(X, lane, X[lane] - m)
+                put(X, lane, terms(s, target(K, t, j, lane), load(p[lane]), *a) - m)
+            has_largest = not all_negative(X)
             E = at(S, kept + j * LANES) if keep else X
             exps(X, E)
             if has_largest:

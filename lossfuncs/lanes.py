@@ -381,17 +381,16 @@ def any_besides(*patterns: int) -> Any:
 
 
 @intrinsic
-def any_equal(typing: Any, p: Any, x: Any) -> Any:
-    """Whether one of the 64 float64 from p on equals x."""
+def all_negative(typing: Any, p: Any) -> Any:
+    """Whether the 64 float64 from p on are all below 0."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector, integers = ir.VectorType(ir.DoubleType(), LANES), ir.VectorType(ir.IntType(32), LANES)
-        first = builder.insert_element(ir.Constant(vector, ir.Undefined), args[1], ir.IntType(32)(0))
-        every = builder.shuffle_vector(first, first, ir.Constant(integers, [0] * LANES))
-        equal = builder.fcmp_ordered("==", builder.load(builder.bitcast(args[0], vector.as_pointer()), align=8), every)
-        return builder.icmp_unsigned("!=", builder.bitcast(equal, ir.IntType(LANES)), _INDEX(0))
+        vector = ir.VectorType(ir.DoubleType(), LANES)
+        x = builder.load(builder.bitcast(args[0], vector.as_pointer()), align=8)
+        negative = builder.fcmp_ordered("<", x, ir.Constant(vector, [0.0] * LANES))
+        return builder.icmp_unsigned("==", builder.bitcast(negative, ir.IntType(LANES)), _INDEX(-1))
 
-    return types.boolean(p, types.float64), emit
+    return types.boolean(p), emit
 
 
 @intrinsic
