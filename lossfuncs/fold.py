@@ -46,7 +46,7 @@ from .lanes import (
 )
 from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_back
 
-AHEAD = 512  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
+AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
 
 TREES = {add_to: sum_of_lanes, dot_to: sum_of_lanes, factor_to: sum_of_lanes, max_to: max_of_lanes, top_to: top_of_lanes}
@@ -669,12 +669,12 @@ def both_further_ahead(t: Any, p: Any, i: int, n: int) -> None:
 
 @inline
 def next_predictions(t: Any, p: Any, i: int, n: int) -> None:
-    prefetch(p, i + n)
+    prefetch(p, i + n + AHEAD)
 
 
 @inline
 def next_of_both(t: Any, p: Any, i: int, n: int) -> None:
-    prefetch(p, i + n)
+    prefetch(p, i + n + AHEAD)
     prefetch(t, i + n if n <= NEAR else i)  # targets of a longer row are to come just before they are looked at, in the walk after this
 
 
