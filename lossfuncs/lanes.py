@@ -131,6 +131,13 @@ def rarely(typing: Any, body: Any, s: Any, K: Any, t: Any, p: Any, tail_t: Any, 
     return types.float64(body, *arguments), emit
 
 
+def _each_number(context: Any, builder: Any, kind: Any, values: Any) -> list[Any]:
+    """The numbers of a tuple, or the only one, as float64."""
+    if not isinstance(kind, types.BaseTuple):
+        return [context.cast(builder, values, kind, types.float64)]
+    return [context.cast(builder, builder.extract_value(values, q), each, types.float64) for q, each in enumerate(kind.types)]
+
+
 def _taken_in(builder: Any, op: str, old: Any, x: Any) -> Any:
     """What a total becomes with x, or totals side by side."""
     if op == "add":
@@ -167,16 +174,12 @@ sum_of_lanes, max_of_lanes, top_of_lanes = (_of_lanes(op) for op in ("add", "max
 def _gather(op: str) -> Any:
     @intrinsic
     def gather(typing: Any, p: Any, lane: Any, values: Any, weight: Any, wanted: Any) -> Any:
-        numbers = values.types if isinstance(values, types.BaseTuple) else (values,)
-
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             p, lane, values, weight, wanted = args
             double = ir.DoubleType()
             if op == "dot":  # 0 * inf is nothing: what has no weight does not count
                 wanted = builder.and_(wanted, builder.fcmp_unordered("!=", weight, double(0.0)))
-            for q, number in enumerate(numbers):
-                x = builder.extract_value(values, q) if isinstance(signature.args[2], types.BaseTuple) else values
-                x = context.cast(builder, x, number, types.float64)
+            for q, x in enumerate(_each_number(context, builder, signature.args[2], values)):
                 slot = builder.gep(p, [builder.add(lane, _INDEX(q * LANES))])
                 old = builder.load(slot)
                 if op == "dot":
@@ -247,13 +250,9 @@ two_sum, two_product = _exactly(_two_sum), _exactly(_two_product)
 @intrinsic
 def parts_to(typing: Any, p: Any, lane: Any, values: Any) -> Any:
     """Add the values of one element to that lane's sums, of three parts each: `exact.add_to_parts`."""
-    numbers = values.types if isinstance(values, types.BaseTuple) else (values,)
-
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         p, lane, values = args
-        for q, number in enumerate(numbers):
-            x = builder.extract_value(values, q) if isinstance(signature.args[2], types.BaseTuple) else values
-            x = context.cast(builder, x, number, types.float64)
+        for q, x in enumerate(_each_number(context, builder, signature.args[2], values)):
             places = [builder.gep(p, [builder.add(lane, _INDEX((3 * q + k) * LANES))]) for k in range(3)]
             for place in places[:2]:
                 total, x = _two_sum(builder, builder.load(place), x)
@@ -267,13 +266,10 @@ def parts_to(typing: Any, p: Any, lane: Any, values: Any) -> Any:
 @intrinsic
 def set_to(typing: Any, p: Any, lane: Any, values: Any) -> Any:
     """Write a tuple (or a number) to the totals of one lane."""
-    numbers = values.types if isinstance(values, types.BaseTuple) else (values,)
-
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         p, lane, values = args
-        for q, number in enumerate(numbers):
-            x = builder.extract_value(values, q) if isinstance(signature.args[2], types.BaseTuple) else values
-            builder.store(context.cast(builder, x, number, types.float64), builder.gep(p, [builder.add(lane, _INDEX(q * LANES))]))
+        for q, x in enumerate(_each_number(context, builder, signature.args[2], values)):
+            builder.store(x, builder.gep(p, [builder.add(lane, _INDEX(q * LANES))]))
         return context.get_dummy_value()
 
     return types.void(p, types.intp, values), emit
