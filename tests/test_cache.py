@@ -22,7 +22,7 @@ numba = pytest.importorskip("numba", reason="the kernel cache serves the Numba b
 
 from numba import types  # noqa: E402
 
-from lossfuncs import cache  # noqa: E402
+from lossfuncs import cache, target  # noqa: E402
 
 SCALAR = (types.float64,)
 PYTHON = [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-c"]  # -P: not the folder pytest runs in
@@ -30,12 +30,13 @@ PYTHON = [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-c"]  # -P:
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of this test's own, on disk and in memory, and for other processes a copy of the module alone."""
+    """An empty cache of this test's own, on disk and in memory, and for other processes a copy of the module and its target alone."""
     path = tmp_path / "kernels"
     package = tmp_path / "lossfuncs"
     package.mkdir()
     (package / "__init__.py").touch()
-    shutil.copy(cache.__file__, package)
+    for module in (cache, target):
+        shutil.copy(module.__file__, package)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("LOSSFUNCS_CACHE", str(path))
     monkeypatch.setattr(cache, "_kernels", {})
