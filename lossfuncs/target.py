@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from numba.core import config, registry
@@ -72,13 +72,6 @@ def _own() -> Any:
     from numba.core.runtime import rtsys
     from numba.core.typing import mathdecl
 
-    def use_runtime(symbols: Iterable[str]) -> bool:
-        """Whether these are of Numba's memory management, too, which must be there then."""
-        found = any(name.startswith("NRT_") for name in symbols)
-        if found:
-            rtsys.initialize(registry.cpu_target.target_context)
-        return found
-
     class Library(codegen.JITCodeLibrary):  # type: ignore[misc]
         """A function's LLVM modules. A part's stay as they are; a kernel's take in those of all its parts."""
 
@@ -109,13 +102,15 @@ def _own() -> Any:
                     yield library
 
         def _optimize_final_module(self) -> None:
+            if any(f.name.startswith("NRT_") for f in self._final_module.functions):  # it uses Numba's memory, or raises
+                rtsys.initialize(registry.cpu_target.target_context)
+                self._final_module.link_in(rtsys.library._get_module_for_linking(), preserve=True)
             passes, builder = self._codegen._function_pass_manager()
             self._final_module.data_layout = self._codegen._data_layout
             for f in self._final_module.functions:
                 if not f.is_declaration:
                     passes.run(f, builder)
             super()._optimize_final_module()
-            use_runtime(f.name for f in self._final_module.functions)
 
     class Codegen(codegen.JITCPUCodegen):  # type: ignore[misc]
         _library_class = Library
@@ -179,8 +174,7 @@ def _own() -> Any:
                 self.refresh()
 
         def post_lowering(self, module: Any, library: Any) -> None:
-            if use_runtime(module.globals):
-                super().post_lowering(module, library)
+            """The runtime is linked where a kernel needs it."""
 
     class Compiler(compiler.CompilerBase):  # type: ignore[misc]
         def define_pipelines(self) -> list[Any]:
@@ -203,7 +197,7 @@ def _own() -> Any:
 
         def compile(self, signature: Any) -> Any:
             arguments, result = sigutils.normalize_signature(signature)
-            with global_compiler_lock, self._compiling_counter:
+            with global_compiler_lock, self._compiling_counter, target_extension.target_override(NAME):
                 if arguments not in self.overloads:
                     self.add_overload(self._compiled(arguments, result))
                 return self.overloads[arguments].entry_point
@@ -219,6 +213,10 @@ def _own() -> Any:
                 self._compiler._failed_cache.clear()
                 return self._compiler.compile(arguments, result)
 
+    def decorator(locals: Any = None, cache: bool = False, **options: Any) -> Any:
+        """For Numba's own overloads."""
+        return lambda function: Dispatcher(function, dict(locals or {}), options)
+
     class Kernels(target_extension.CPU):  # type: ignore[misc]
         """The target's token among Numba's."""
 
@@ -226,7 +224,7 @@ def _own() -> Any:
     implementations: Any = None
     target_extension.target_registry[NAME] = Kernels
     target_extension.dispatcher_registry[Kernels] = Dispatcher
-    target_extension.jit_registry[Kernels] = lambda **options: lambda function: Dispatcher(function, targetoptions=options)
+    target_extension.jit_registry[Kernels] = decorator
     implementations = Implementations(types, NAME)
     types.ready = True
     return Dispatcher
