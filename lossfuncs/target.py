@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from numba.core import config, registry
@@ -85,21 +85,27 @@ def _own() -> Any:
                         f.linkage = "linkonce_odr"
                 self._shared_module, self._finalized = self._final_module, True
                 return
-            self._linking_libraries = list(self._parts())
+            self._linking_libraries = self._parts()
             super().finalize()
             for variable in self._final_module.global_variables:
                 within = lookup_environment(variable.name) if variable.name.startswith("_ZN08NumbaEnv") else None
                 if within is not None:
                     self._codegen.set_env(variable.name, within)
 
-        def _parts(self) -> Iterator[Any]:
-            seen, pending = {self}, list(self._linking_libraries)
-            while pending:
-                library = pending.pop(0)
-                if library not in seen:
-                    seen.add(library)
-                    pending += library._linking_libraries
-                    yield library
+        def _parts(self) -> list[Any]:
+            """All that this one needs, each behind those that call it: LLVM takes in what is called for."""
+            seen: set[Any] = set()
+            found: list[Any] = []
+
+            def visit(library: Any) -> None:
+                seen.add(library)
+                for each in reversed(library._linking_libraries):
+                    if each not in seen:
+                        visit(each)
+                found.append(library)
+
+            visit(self)
+            return found[-2::-1]
 
         def _optimize_final_module(self) -> None:
             if any(f.name.startswith("NRT_") for f in self._final_module.functions):  # it uses Numba's memory, or raises
@@ -222,6 +228,7 @@ def _own() -> Any:
 
     types = Types()
     implementations: Any = None
+    target_extension.target_registry.pop(NAME, None)  # of this module before it was loaded again
     target_extension.target_registry[NAME] = Kernels
     target_extension.dispatcher_registry[Kernels] = Dispatcher
     target_extension.jit_registry[Kernels] = decorator
@@ -230,11 +237,11 @@ def _own() -> Any:
     return Dispatcher
 
 
-def _known() -> Any:
+def _chosen() -> Any:
     try:
         return _own()
     except Exception:
         return registry.CPUDispatcher
 
 
-_dispatcher: Any = _known()
+_dispatcher: Any = _chosen()
