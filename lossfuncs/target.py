@@ -108,7 +108,7 @@ def _own() -> Any:
             return found[-2::-1]
 
         def _optimize_final_module(self) -> None:
-            if any(f.name.startswith("NRT_") for f in self._final_module.functions):  # it uses Numba's memory, or raises
+            if self._runtime() - {"NRT_Free"}:  # which only frees an error's text, in every kernel until it is seen to raise none
                 rtsys.initialize(registry.cpu_target.target_context)
                 self._final_module.link_in(rtsys.library._get_module_for_linking(), preserve=True)
             passes, builder = self._codegen._function_pass_manager()
@@ -117,6 +117,12 @@ def _own() -> Any:
                 if not f.is_declaration:
                     passes.run(f, builder)
             super()._optimize_final_module()
+            if self._runtime():
+                rtsys.initialize(registry.cpu_target.target_context)
+
+        def _runtime(self) -> set[str]:
+            """What is called of Numba's memory management."""
+            return {f.name for f in self._final_module.functions if f.name.startswith("NRT_")}
 
     class Codegen(codegen.JITCPUCodegen):  # type: ignore[misc]
         _library_class = Library
