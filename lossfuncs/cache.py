@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -101,7 +102,7 @@ def _compiled(function: Callable[..., Any], signature: Any, options: dict[str, A
             directory = _directory()[0] if isinstance(key, bytes) else None
             kernel = _load(directory, key, function) if directory and isinstance(key, bytes) else None
             if kernel is None:
-                with _interrupts_wait():
+                with _interrupts_wait(), _no_collections():
                     kernel, record = _compile(function, signature, options)
                     if directory and record and isinstance(key, bytes):
                         _store(directory, key, record)
@@ -146,7 +147,8 @@ def _machine() -> tuple[Any, ...]:
     import numpy
     from llvmlite import binding
     from numba.core import config
-    from numba.core.registry import cpu_target
+
+    from . import target
 
     config.reload_config()
     settings = sorted(
@@ -155,7 +157,7 @@ def _machine() -> tuple[Any, ...]:
         if name.isupper() and name not in _UNRELATED and isinstance(value, (bool, int, str, type(None)))
     )
     versions = numba.__version__, llvmlite.__version__, binding.llvm_version_info, numpy.__version__, sys.version
-    return *versions, sys.implementation.cache_tag, cpu_target.target_context.codegen().magic_tuple(), tuple(settings)
+    return *versions, sys.implementation.cache_tag, target.context().codegen().magic_tuple(), tuple(settings)
 
 
 def _package_digest() -> bytes | None:
@@ -362,13 +364,9 @@ class _Record(NamedTuple):
 def _compile(
     function: types.FunctionType, signature: Any, options: dict[str, Any]
 ) -> tuple[_Machine, _Record | None]:
-    from numba.core.registry import cpu_target
-
     _counts["compiled"] += 1
-    cpu_target.typing_context.refresh()  # so that functions with a registered overload are known
     dispatcher = _dispatcher(function, options, {})
-    with _compiled_as_a_whole():
-        dispatcher.compile(signature)
+    dispatcher.compile(signature)
     (result,) = dispatcher.overloads.values()
     machine, record = _Machine(result.entry_point, 0), None
     with contextlib.suppress(Exception):  # an inside of Numba's that has changed: there is a kernel all the same
@@ -395,56 +393,15 @@ def _interrupts_wait() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _compiled_as_a_whole() -> Iterator[None]:
-    """Meanwhile functions that only others call are left to the compilation of the function they are inlined in.
-
-    Numba optimises each function with all that is inlined in it and makes it machine code, so that the innermost of six would be
-    compiled six times: a third of the time. Its own lock keeps all other compilations out.
-    """
-    from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary, JITCPUCodegen
-    from numba.core.compiler_lock import global_compiler_lock
-    from numba.core.environment import lookup_environment
-
-    def outermost(module: Any) -> bool:
-        return any(f.name.startswith("_ZN7cpython") for f in module.functions)
-
-    def optimise(library: Any) -> None:
-        if outermost(library._final_module):
-            whole["_optimize_final_module"](library)
-
-    def add(codegen: Any, module: Any) -> Any:
-        return whole["_add_module"](codegen, module) if outermost(module) else None
-
-    def finalise(library: Any) -> None:
-        if outermost(library._final_module):
-            whole["_finalize_specific"](library)
-            for variable in library._final_module.global_variables:
-                if variable.name.startswith("_ZN08NumbaEnv"):  # those of the functions within
-                    within = lookup_environment(variable.name)
-                    if within is not None:
-                        set_environment(library._codegen, variable.name, within)
-
-    def set_environment(codegen: Any, name: str, environment: Any) -> None:
-        if codegen._engine.get_global_value_address(name):
-            whole["set_env"](codegen, name, environment)
-
-    exchanged: list[tuple[Any, str, Any]] = [(CPUCodeLibrary, "_optimize_final_module", optimise), (JITCPUCodegen, "_add_module", add),
-                 (JITCodeLibrary, "_finalize_specific", finalise), (JITCPUCodegen, "set_env", set_environment)]  # fmt: skip
-    whole: dict[str, Any] = {name: getattr(cls, name, None) for cls, name, _ in exchanged}
-    own = {name: name in vars(cls) for cls, name, _ in exchanged}
-    if any(method is None for method in whole.values()):  # an inside of Numba's that has changed
-        exchanged = []
-    with global_compiler_lock:
-        for cls, name, method in exchanged:
-            setattr(cls, name, method)
-        try:
-            yield
-        finally:
-            for cls, name, _ in exchanged:
-                if own[name]:
-                    setattr(cls, name, whole[name])
-                else:
-                    delattr(cls, name)
+def _no_collections() -> Iterator[None]:
+    """Meanwhile no garbage is collected: of the many objects of a compilation, next to none are any, and looking takes a tenth of it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _record(result: Any) -> _Record | None:
@@ -466,11 +423,10 @@ def _record(result: Any) -> _Record | None:
 
 def _dispatcher(function: types.FunctionType, options: dict[str, Any], done: dict[types.FunctionType, Any]) -> Any:
     """A Numba dispatcher of ``function`` in which plain Python functions that Numba cannot type are dispatchers too."""
-    from numba import njit
-    from numba.core.registry import cpu_target
+    from . import target
 
     def compiled(value: Any) -> Any:
-        if not isinstance(value, types.FunctionType) or cpu_target.typing_context._lookup_global(value) is not None:
+        if not isinstance(value, types.FunctionType) or target.is_known(value):
             return value
         callee = {**options, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
         return done.get(value) or _dispatcher(value, callee, done)
@@ -479,7 +435,7 @@ def _dispatcher(function: types.FunctionType, options: dict[str, Any], done: dic
     cells = tuple(types.CellType() for _ in code.co_freevars)
     twin = types.FunctionType(code, scope, function.__name__, function.__defaults__, cells)
     twin.__kwdefaults__, twin.__qualname__ = function.__kwdefaults__, function.__qualname__
-    done[function] = dispatcher = njit(**options)(twin)  # before its callees: they may call it
+    done[function] = dispatcher = target.jit(twin, **options)  # before its callees: they may call it
     for name in {name for part in _nested(code) for name in part.co_names} & scope.keys():
         scope[name] = compiled(scope[name])
     for cell, original in zip(cells, function.__closure__ or (), strict=True):
@@ -498,9 +454,10 @@ def _link(record: _Record, function: types.FunctionType) -> _Machine | None:
     from numba.core.registry import cpu_target
     from numba.core.runtime import rtsys
 
-    rtsys.initialize(cpu_target.target_context)  # registers the runtime's symbols; the typing registries stay unloaded
     if not all(map(binding.address_of_symbol, record.externals)):
-        return None  # LLVM would end the process
+        rtsys.initialize(cpu_target.target_context)  # registers the runtime's symbols; the typing registries stay unloaded
+        if not all(map(binding.address_of_symbol, record.externals)):
+            return None  # LLVM would end the process
     triple = binding.get_process_triple()
     module = binding.parse_assembly(f'target triple = "{triple}"')
     machine = binding.Target.from_triple(triple).create_target_machine(jit=True)

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 from numba import types
 
 from . import exact, rows, vectormath
@@ -45,6 +44,7 @@ from .lanes import (
     widen,
 )
 from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_back
+from .target import jit
 
 AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
@@ -56,7 +56,7 @@ KEPT = 4096  # elements of the longest row whose exponentials are kept for the d
 
 def inline(part: Callable[..., Any]) -> Any:
     """What a kernel is put together from: never called from Python, so it gets no wrapper."""
-    return numba.njit(nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(part)
+    return jit(part, nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 class Element:

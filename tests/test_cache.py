@@ -21,8 +21,10 @@ import pytest
 numba = pytest.importorskip("numba", reason="the kernel cache serves the Numba backend")
 
 from numba import types  # noqa: E402
+from numba.core import codegen, registry  # noqa: E402
+from numba.core.codegen import CPUCodeLibrary  # noqa: E402
 
-from lossfuncs import cache  # noqa: E402
+from lossfuncs import cache, target  # noqa: E402
 
 SCALAR = (types.float64,)
 PYTHON = [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-c"]  # -P: not the folder pytest runs in
@@ -30,12 +32,13 @@ PYTHON = [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-c"]  # -P:
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of this test's own, on disk and in memory, and for other processes a copy of the module alone."""
+    """An empty cache of this test's own, on disk and in memory, and for other processes a copy of the module and its target alone."""
     path = tmp_path / "kernels"
     package = tmp_path / "lossfuncs"
     package.mkdir()
     (package / "__init__.py").touch()
-    shutil.copy(cache.__file__, package)
+    for module in (cache, target):
+        shutil.copy(module.__file__, package)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("LOSSFUNCS_CACHE", str(path))
     monkeypatch.setattr(cache, "_kernels", {})
@@ -144,6 +147,104 @@ print(json.dumps([info.compiled, info.loaded, "numba.np.linalg" in sys.modules])
 def test_a_later_process_loads_the_kernel_and_not_the_compiler() -> None:
     assert json.loads(python(WARM)) == [1, 0, True]
     assert json.loads(python(WARM)) == [0, 1, False]  # numba.np.linalg comes with the compiler's registries
+
+
+LEAN = """
+import json, sys
+import numpy as np
+import lossfuncs
+from lossfuncs import cache
+y_true, y_pred = np.eye(3, 70, dtype=np.float32), np.full((3, 70), 0.5, np.float32)
+lossfuncs.mean_squared_error(y_true, y_pred)
+seen = [cache.info().compiled]
+lossfuncs.metrics.top_k_categorical_accuracy(y_true, y_pred)
+lossfuncs.cosine_similarity(y_true.astype(np.float16), y_pred.astype(np.float16))
+lossfuncs.value_and_grad("categorical_focal_crossentropy", y_true, y_pred)
+lossfuncs.grad_and_hess("binary_crossentropy", y_true.astype(np.float64), y_pred.astype(np.float64), from_logits=True)
+lossfuncs.value_and_grad("sparse_categorical_crossentropy", np.arange(3), y_pred, from_logits=True)
+lossfuncs.pointwise(lambda t, p: abs(t - p) ** 1.5 + max(p, 0.0), name="mine")(y_true, y_pred)
+print(json.dumps([*seen, cache.info().compiled, "numba.np.linalg" in sys.modules]))
+"""
+
+
+def test_a_first_call_compiles_one_kernel_and_kernels_need_little_of_numba() -> None:
+    program = LEAN.replace("import lossfuncs\n", f"sys.path.insert(0, {str(Path(target.__file__).parent.parent)!r})\nimport lossfuncs\n", 1)
+    assert json.loads(python(program, LOSSFUNCS_CACHE="0", PYTHONPATH="")) == [1, 7, False]
+
+
+def test_parts_are_optimised_in_their_kernel_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimised = []
+    for name in ("_optimize_final_module", "_optimize_functions"):
+        monkeypatch.setattr(CPUCodeLibrary, name, recording(optimised, getattr(CPUCodeLibrary, name)))
+
+    def innermost(x: float) -> float:
+        return x + 0.25
+
+    def part(x: float) -> float:
+        return innermost(x) * innermost(-x)
+
+    def kernel(x: float) -> float:
+        return part(x) + innermost(x)
+
+    assert cache.compile(kernel, SCALAR)(2.0) == kernel(2.0)
+    assert optimised == ["_optimize_final_module"]
+
+
+def recording(names: list[str], method: Callable[..., Any]) -> Callable[..., Any]:
+    def recorded(*args: Any) -> Any:
+        names.append(method.__name__)
+        return method(*args)
+
+    return recorded
+
+
+FULL = """
+import math, sys
+import numpy as np
+from numba import njit, types
+from lossfuncs import cache
+@njit
+def jitted(x):
+    room = np.zeros(3)
+    room[1] = x
+    return room.sum() + math.gamma(x)
+def kernel(x):
+    known, several = {1: x}, [x, 2.0]
+    several.append(jitted(x))
+    if x < 0:
+        raise ValueError("below zero")
+    return known[1] + sum(several) + np.linalg.norm(np.eye(2))
+expected = 3.0 + 3.0 + 2.0 + 5.0 + 2.0**0.5
+if "numba first" in sys.argv:
+    assert jitted(3.0) == 5.0
+compiled = cache.compile(kernel, (types.float64,))
+assert abs(compiled(3.0) - expected) < 1e-12
+try:
+    compiled(-1.0)
+except ValueError as error:
+    assert str(error) == "below zero"
+assert jitted(3.0) == 5.0
+"""
+
+
+@pytest.mark.parametrize("order", ["numba first", "numba last"])
+def test_a_kernel_may_use_whatever_numba_knows_and_functions_compiled_by_it(order: str) -> None:
+    python(FULL, order)
+
+
+def test_where_numbas_insides_are_not_as_known_its_own_target_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as changed:
+        changed.delattr(codegen, "JITCodeLibrary")
+        chosen = target._chosen()
+    assert chosen is registry.CPUDispatcher
+    monkeypatch.setattr(target, "_dispatcher", chosen)
+    for _ in range(2):
+        assert cache.compile(lambda x: np.sqrt(added(x)), SCALAR)(3.0) == 2.0
+        restart()
+
+
+def added(x: float) -> float:
+    return x + 1.0
 
 
 def test_kernels_of_two_processes_do_not_mix_up_their_symbols(directory: Path) -> None:
