@@ -398,15 +398,20 @@ def _rel_entr_single(a: Value, b: Value) -> Value:
 
 
 def _pow_specials(x: Value, y: Value, power: Value) -> Value:
-    """As C's pow, power is 1 where y = 0 or x = 1, whatever the other is; unlike it, NaN for every x < 0, and -0 counts as 0."""
-    return where(y.equals(0.0), 1.0, where(x.equals(1.0), 1.0, power))
+    """C's pow, from power = |x|^y: 1 where y = 0 or x = 1, whatever the other is; where x < 0, NaN unless y is whole, and signed if odd."""
+    half = 0.5 * y
+    whole, even = y.call("floor").equals(y), half.call("floor").equals(half)
+    power = where(x.call("fabs").equals(1.0), 1.0, power)
+    power = where(whole, where(even, power, power.call("copysign", x)), where((x < 0.0) & (x > -math.inf), math.nan, power))
+    return where(y.equals(0.0), 1.0, power)
 
 
 def _pow_single(x: Value, y: Value) -> Value:
-    """2^(y log2 x)."""
-    field = _exponent_field(x)
+    """2^(y log2 |x|), and its sign."""
+    size = x.call("fabs")
+    field = _exponent_field(size)
     f = _mantissa(field) - 1.0
-    log2 = _log_specials(x, _log1p_reduced(f, LOG2) - _minus_exponent(field), SMALLEST_NORMAL)
+    log2 = _log_specials(size, _log1p_reduced(f, LOG2) - _minus_exponent(field), SMALLEST_NORMAL)
     z = at_most(at_least(y * log2, -1022.0), 1024.5)
     shift = ROUND + BIAS - 1
     t = z + shift
@@ -567,12 +572,13 @@ def _coshm1_double(x: Value) -> Value:
 
 
 def _pow_double(x: Value, y: Value) -> Value:
-    """exp(y log x), log x to 2^-66 as a pair, since y log x up to 2^9.5 is an error of the result.
+    """exp(y log |x|) and its sign, log |x| to 2^-66 as a pair, since y log |x| up to 2^9.5 is an error of the result.
 
     log m = 2 atanh(t/2) = t (1 + t^2/12 + t^4 ATANH_TAIL(t^2)), every term but the last as a pair.
     """
-    subnormal = x < SMALLEST_NORMAL
-    field = _exponent_field(where(subnormal, x * 2.0**54, x))
+    size = x.call("fabs")
+    subnormal = size < SMALLEST_NORMAL
+    field = _exponent_field(where(subnormal, size * 2.0**54, size))
     k = -(_minus_exponent(field) + where(subnormal, x.lift(54.0), 0.0))
     t, t_tail = fast_two_sum(*_atanh_argument(_mantissa(field) - 1.0))
     z, z_tail = two_product(t, t)
@@ -586,7 +592,7 @@ def _pow_double(x: Value, y: Value) -> Value:
     log_m_tail = fma(t, w_tail, fma(t_tail, w, log_m_tail))
     head, rest = fast_two_sum(k * LN2_HIGH, log_m)
     log, log_tail = fast_two_sum(head, rest + fma(k, LN2_LOW, log_m_tail))
-    log = _log_specials(x, log, 5e-324)
+    log = _log_specials(size, log, 5e-324)
 
     product, product_tail = two_product(y, log)
     product_tail = fma(y, log_tail, product_tail)

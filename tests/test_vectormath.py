@@ -140,6 +140,9 @@ def test_pow_special_values(tier: str) -> None:
         (1.0, NAN, 1), (1.0, INF, 1), (1.0, -INF, 1), (NAN, 0.0, 1), (NAN, 2.0, NAN), (2.0, NAN, NAN), (2.0, INF, INF), (2.0, -INF, 0),
         (0.5, INF, 0), (0.5, -INF, INF), (-2.0, 0.5, NAN), (-2.0, 0.0, 1), (2.0, 1e308, INF), (2.0, -1e308, 0), (1e300, 1e300, INF),
         (2.0, 10.0, 1024), (2.0, -1.0, 0.5), (1e-300, 2.0, 0),
+        (-2.0, 2.0, 4), (-2.0, 3.0, -8), (-2.0, -1.0, -0.5), (-1.0, 1e300, 1), (-1.0, INF, 1), (-2.0, -INF, 0), (-2.0, 2.0**53, INF),
+        (-0.0, 3.0, -0.0), (-0.0, 2.0, 0), (-0.0, 0.5, 0), (-0.0, -3.0, -INF), (-0.0, -0.5, INF), (-1e-300, 3.0, -0.0),
+        (-INF, 3.0, -INF), (-INF, 2.0, INF), (-INF, -3.0, -0.0), (-INF, 0.5, INF), (-INF, -0.5, 0), (-INF, NAN, NAN), (-2.0, NAN, NAN),
     ]  # fmt: skip
     x, y, want = (list(column) for column in zip(*table, strict=True))
     got = evaluate(TIERS[tier]["pow"], x, y)
