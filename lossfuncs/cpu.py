@@ -40,8 +40,9 @@ class Compiled:
         try:
             self.call = cache.compile(function, types, nogil=nogil)
         except errors.NumbaError as error:  # of a user's own function: the built-in ones compile
-            lines = [line.strip() for line in str(error).splitlines()]
-            reason = next((line for line in lines if line and not line.startswith("Failed in nopython")), "Numba does not say why")
+            *_, innermost = str(error).split("Failed in nopython mode pipeline")  # the functions from the kernel down to the user's
+            _, *lines = [line.strip() for line in innermost.splitlines() if line.strip()] or [""]
+            reason = " ".join(lines[: 2 if lines[:1] and lines[0].endswith(":") else 1]) or "Numba does not say why"
             raise ValueError(f"{name} cannot be compiled, for its functions must be scalar maths: {reason}") from None
         self.seconds_per_element = 0.5e-9
         self.latest = [math.inf, math.inf]  # likewise, of the two latest calls by one thread: the very first also waits for memory

@@ -22,6 +22,7 @@ Coefficients are minimax fits with float64 rounding; `python -m bench.accuracy -
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -649,30 +650,41 @@ def _store_bfloat16(x: Value) -> Value:
     return _store(x, 8, -126, 2.0**128)
 
 
-def _intrinsic(name: str, formula: Callable[..., Value], arguments: Sequence[Any] | None = None, result: Any = types.float64) -> Any:
-    """The Numba intrinsic of a formula over Values; its arguments are float64 unless given, and numbers are cast to them."""
-    parameters = tuple(inspect.signature(formula).parameters)
-    expected = tuple(arguments or [types.float64] * len(parameters))
+def _intrinsic(name: str, formula: Callable[..., Value], arguments: Sequence[Any] | None = None, result: Any = types.float64,
+               more: bool = False) -> Any:  # fmt: skip
+    """The Numba intrinsic of a formula over Values; its arguments are float64 unless given, and numbers are cast to them.
+
+    If `more`, it takes two or more: formula(formula(a, b), c), and so on.
+    """
+    names = tuple(inspect.signature(formula).parameters)
+    fixed = tuple(arguments or [types.float64] * len(names))
 
     def typing(context: Any, *given: Any) -> Any:
+        parameters, expected = names, fixed
+        if more and len(given) > 2:
+            parameters, expected = tuple(f"x{i}" for i in range(len(given))), (types.float64,) * len(given)
         if len(given) != len(expected):
             raise TypingError(f"{name} takes {len(expected)} arguments ({', '.join(parameters)}), got {len(given)}")
+        typing.__signature__ = signature(parameters)  # type: ignore[attr-defined]  # Numba looks at it when this has returned
         for parameter, want, got in zip(parameters, expected, given, strict=True):
-            allowed = types.Boolean if want == types.boolean else (types.Integer, types.Float)
+            allowed = types.Boolean if want == types.boolean else (types.Integer, types.Float, types.Boolean)
             if want == types.uint16 and got != want or not isinstance(got, allowed):
                 raise TypingError(f"{name}: argument {parameter} must be a {want}, got {got}")
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             widen = [builder.zext(value, _I64) if value.type == _I16 else value for value in values]
-            value = formula(*(Value(builder, value) for value in widen)).ir
+            known = [Value(builder, value) for value in widen]
+            value = (functools.reduce(formula, known) if more else formula(*known)).ir
             return builder.trunc(value, _I16) if result == types.uint16 else value
 
         return result(*expected), generate
 
+    def signature(parameters: tuple[str, ...]) -> inspect.Signature:
+        return inspect.Signature([inspect.Parameter(p, inspect.Parameter.POSITIONAL_OR_KEYWORD) for p in ("context", *parameters)])
+
     # What Numba and a code cache see of it: the formula's own parameters, and a name that no other intrinsic has.
     typing.__name__ = typing.__qualname__ = name
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    typing.__signature__ = inspect.Signature([inspect.Parameter(p, kind) for p in ("context", *parameters)])  # type: ignore[attr-defined]
+    typing.__signature__ = signature(names)  # type: ignore[attr-defined]
     return intrinsic(typing)
 
 
@@ -702,8 +714,13 @@ _EXACT: dict[str, Any] = {
     "fabs": _intrinsic("fabs", lambda x: x.call("fabs")),
     "copysign": _intrinsic("copysign", lambda x, sign: x.call("copysign", sign)),
     # IEEE 754-2019 maximum and minimum: NaN from either side, -0 < +0
-    "maximum": _intrinsic("maximum", lambda a, b: a.call("maximum", b)),
-    "minimum": _intrinsic("minimum", lambda a, b: a.call("minimum", b)),
+    "maximum": _intrinsic("maximum", lambda a, b: a.call("maximum", b), more=True),
+    "minimum": _intrinsic("minimum", lambda a, b: a.call("minimum", b), more=True),
+    # floats, where Numba's are int64, which ends at 2^63
+    "floor": _intrinsic("floor", lambda x: x.call("floor")),
+    "ceil": _intrinsic("ceil", lambda x: x.call("ceil")),
+    "trunc": _intrinsic("trunc", lambda x: x.call("trunc")),
+    "float": _intrinsic("float", lambda x: x),
     "where": _intrinsic("where", where, (types.boolean, types.float64, types.float64)),
 }
 
