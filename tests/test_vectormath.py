@@ -300,7 +300,7 @@ def fingerprints() -> dict[str, dict[str, Any]]:
         f"{tier} {name}": (function, ("f8",) * (3 if name in ("pow", "rel_entr", "maximum", "minimum", "copysign") else 2))
         for tier, functions in TIERS.items()
         for name, function in functions.items()
-        if name not in ("where", "float") and (tier == "SINGLE" or name not in ("maximum", "minimum", "copysign", "sqrt", "fabs", "floor", "ceil", "trunc"))
+        if name not in ("where", "float") and (tier == "SINGLE" or function is not TIERS["SINGLE"][name])
     }
     for kind, (load, store) in HALVES.items():
         cases |= {f"load {kind}": (load, ("u2", "f8")), f"store {kind}": (store, ("f8", "u2"))}

@@ -353,7 +353,7 @@ def binary_focal_rows(
 def _surprisal(x: Any, axis: int) -> Any:
     """-log softmax(x), as (m - x) + log1p(sum of the others' exp), which keeps the digits of a sure prediction."""
     m = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
-    e = np.exp(x - m)
+    e = np.exp(np.where(x == m, 0.0, x - m))  # where both are infinite too
     if e.shape[axis]:
         np.put_along_axis(e, np.argmax(x, axis=axis, keepdims=True), 0.0, axis)
     return (m - x) + np.log1p(np.sum(e, axis=axis, keepdims=True))
