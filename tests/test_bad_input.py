@@ -313,6 +313,8 @@ def test_weights_that_are_not_finite_make_no_noise(backend: str) -> None:
     for cls in (metrics.R2Score, metrics.F1Score, metrics.BinaryIoU, metrics.AUC, metrics.Precision, metrics.MeanSquaredError):
         for w in ([1.0, math.inf, math.inf], [math.nan, 1.0, 1.0]):
             cls()(t, p, w)
+    for values, w in (([1.0, math.inf, -math.inf], None), ([1.0, 1e308, 1e308], None), ([math.inf, 1.0, 2.0], [0.0, math.inf, -math.inf])):
+        assert not math.isfinite(metrics.Mean()(values, w)) and not math.isfinite(metrics.Sum()(values, w))
     for w in ([1.0, math.inf, -math.inf], [0.0, math.inf, 1.0]):
         assert math.isnan(circle([0, 1, 0], p, sample_weight=w, reduction="sum"))
 
