@@ -89,3 +89,17 @@ def test_the_backends_agree_at_the_ends_of_the_numbers(entry: Entry, options: di
         wrong |= ~np.all(near | ~np.isfinite(wanted), axis=-1)
         rows_of = [(t[i], p[i], wanted[i], got[i]) for i in np.nonzero(wrong)[0][:3]]
         assert not wrong.any(), f"{what}, y_true, y_pred, NumPy, Numba: {rows_of}, and so on: {np.count_nonzero(wrong)} of {len(p)}"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 2.5])
+def test_focal_losses_of_sure_logits_vanish_with_all_their_derivatives(gamma: float, dtype: str, backend: str) -> None:
+    """Of a right answer u and the entropy are y = exp(-|p|) (1 + O(y)), and the loss y^(gamma + 1)."""
+    p = np.array([20.0, 44.0, 60.0, 90.0, 104.0, 200.0, 360.0, 380.0, 500.0, 710.0, 740.0, 800.0])
+    for t, sign in ((1.0, 1.0), (0.0, -1.0)):
+        x = (sign * p[:, None]).astype(dtype)
+        found = lossfuncs.grad_and_hess("binary_focal_crossentropy", np.full_like(x, t), x, gamma=gamma, from_logits=True)
+        k = gamma + 1.0
+        with np.errstate(under="ignore"):
+            for d, factor in zip(found, (-sign * k, k * k), strict=True):
+                np.testing.assert_allclose(d[:, 0], factor * np.exp(-k * p), rtol=1e-5, atol=float(np.finfo(dtype).tiny) * 1e8)
