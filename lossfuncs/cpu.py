@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,7 +43,8 @@ class Compiled:
         except errors.NumbaError as error:  # of a user's own function: the built-in ones compile
             *_, innermost = str(error).split("Failed in nopython mode pipeline")  # the functions from the kernel down to the user's
             _, *lines = [line.strip() for line in innermost.splitlines() if line.strip()] or [""]
-            reason = " ".join(lines[: 2 if lines[:1] and lines[0].endswith(":") else 1]) or "Numba does not say why"
+            told = " ".join(lines[: 2 if lines[:1] and lines[0].endswith(":") else 1])
+            reason = re.split(r': (?:\S+ )?%"', told)[0] or "Numba does not say why"  # without the LLVM behind it
             raise ValueError(f"{name} cannot be compiled, for its functions must be scalar maths: {reason}") from None
         self.seconds_per_element = 0.5e-9
         self.latest = [math.inf, math.inf]  # likewise, of the two latest calls by one thread: the very first also waits for memory
@@ -185,7 +187,8 @@ def shortcut(
 
 def _sum_of_weights(w: Array) -> float:
     """What a mean by weights divides by."""
-    return float(np.add.reduce(w.reshape(-1))) or math.inf
+    with np.errstate(all="ignore"):
+        return float(np.add.reduce(w.reshape(-1))) or math.inf
 
 
 def _chunk(n: int, elements: int = CHUNK) -> int:

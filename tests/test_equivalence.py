@@ -516,6 +516,7 @@ def test_the_words_of_a_loss_of_ones_own_mean_the_same_everywhere(words: str, ki
 def test_what_cannot_be_compiled_is_named() -> None:
     for loss, reason in (
         (lossfuncs.pointwise(lambda t, p: math.isclose(t, p), name="near"), "Unknown attribute 'isclose' of type Module"),
+        (lossfuncs.pointwise(lambda t, p: (t, p), name="pair"), r"Cannot cast UniTuple\(float64 x 2\) to float64$"),
         (lossfuncs.pointwise(lambda t, p: math.exp(t, p), name="two"), r"No implementation .* >>> DOUBLE.exp\(float64, float64\)"),
     ):
         with pytest.raises(ValueError, match=f"^{loss.__name__} cannot be compiled, for its functions must be scalar maths: {reason}"):
