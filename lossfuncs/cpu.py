@@ -140,15 +140,16 @@ def shortcut(
         elif team == 1 and elements < BREATH:
             bad = call(*arguments)
         else:
-            address = threads.enlist(team) if 1 < team and elements < BREATH * team else 0
-            if not address:
-                return OTHER
+            caller = object()
             try:
+                address = threads.enlist(team, caller) if 1 < team and elements < BREATH * team else 0
+                if not address:
+                    return OTHER
                 by_team = arguments[-1].copy()
                 by_team[TEAM], by_team[PARTS], by_team[LONG] = address, min(8 * team, chunks), True
                 bad = call(*arguments[:-1], by_team)
             finally:
-                threads.dismiss()
+                threads.enlisted.pop(caller, None)
         return int(bad)
 
     compute, empty = call if chunks == 1 else shared, np.empty
@@ -276,17 +277,18 @@ def _in_parallel(kernel: Compiled, elements: int, chunks: int, work: Callable[..
                 kernel.seconds_per_element = min(kernel.latest)
             return bad
         team = 1
-    elif native and (address := threads.enlist(team)):
-        breaths = min(chunks, -(-elements // (BREATH * team)))
-        try:
-            bad, i = -1, 0
-            while bad < 0 and i < breaths:
-                begin, end = i * chunks // breaths, (i + 1) * chunks // breaths
-                bad, i = work(begin, end, address, min(8 * team, end - begin)), i + 1
-            return bad
-        finally:
-            threads.dismiss()
     else:
+        caller = object()
+        try:
+            if native and (address := threads.enlist(team, caller)):
+                breaths = min(chunks, -(-elements // (BREATH * team)))
+                bad, i = -1, 0
+                while bad < 0 and i < breaths:
+                    begin, end = i * chunks // breaths, (i + 1) * chunks // breaths
+                    bad, i = work(begin, end, address, min(8 * team, end - begin)), i + 1
+                return bad
+        finally:
+            threads.enlisted.pop(caller, None)
         parts = max(4 * team, -(-elements // BREATH))
     parts = min(parts, chunks)
     found = threads.run(lambda i: work(i * chunks // parts, (i + 1) * chunks // parts), parts, team)
