@@ -70,17 +70,19 @@ template <class F, class T> struct Smooth {
     DEVICE T curve(T t, T p) const { return f.curve(t * keep + share, p); }
 };
 
-// u^gamma; its derivative by u and its second derivative, given the power f.
+// u^gamma; its derivative by u, and its second derivative times du^2, given the power f.
 struct Power {
     template <class T> DEVICE static T power(T u, T gamma) { return pow(u, gamma); }
     template <class T> DEVICE static T slope(T u, T f, T gamma, T at_zero) { return where(u > T(0), gamma * f / u, at_zero); }
-    template <class T> DEVICE static T curve(T u, T f, T gamma) { return where(u > T(0), gamma * (gamma - T(1)) * f / (u * u), T(0)); }
+    template <class T> DEVICE static T curve(T u, T du, T f, T gamma) {
+        return where(u > T(0), gamma * (gamma - T(1)) * f / u * du / u * du, T(0));  // u * u may be 0
+    }
 };
 
 struct Square {
     template <class T> DEVICE static T power(T u, T) { return u * u; }
     template <class T> DEVICE static T slope(T u, T, T, T) { return T(2) * u; }
-    template <class T> DEVICE static T curve(T, T, T) { return T(2); }
+    template <class T> DEVICE static T curve(T, T du, T, T) { return T(2) * du * du; }
 };
 
 template <class T, class P> struct focal_entropy {
@@ -100,7 +102,7 @@ template <class T, class P> struct focal_entropy {
         t = t * keep + share;
         T u = maximum(t * (T(1) - p) + (T(1) - t) * p, T(0)), du = T(1) - T(2) * t, f = P::power(u, gamma);
         T bend = T(2) * P::slope(u, f, gamma, at_zero) * du * binary_entropy<T>().slope(t, p);
-        bend += P::curve(u, f, gamma) * (du * du) * binary_entropy<T>::cost(t, p);
+        bend += P::curve(u, du, f, gamma) * binary_entropy<T>::cost(t, p);
         return (t * w1 + (T(1) - t) * w0) * (f * binary_entropy<T>().curve(t, p) + bend);
     }
 };
@@ -125,7 +127,7 @@ template <class T, class P> struct focal_entropy_from_logits {
         Sigmoids<T> q(p);
         T xy = q.x * q.y, u = t * q.y + (T(1) - t) * q.x, du = (T(1) - T(2) * t) * xy, f = P::power(u, gamma);
         T g = P::slope(u, f, gamma, at_zero);
-        T bend = (P::curve(u, f, gamma) * (du * du) + g * du * (q.y - q.x)) * binary_entropy_from_logits<T>::cost(t, p);
+        T bend = (P::curve(u, du, f, gamma) + g * du * (q.y - q.x)) * binary_entropy_from_logits<T>::cost(t, p);
         bend += T(2) * g * du * ((T(1) - t) * q.x - t * q.y) + f * xy;
         return (t * w1 + (T(1) - t) * w0) * where(xy == T(0), T(0), bend);
     }

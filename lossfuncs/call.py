@@ -91,7 +91,8 @@ class Call:
         if self.reduction == "sum":
             return 1.0
         if self.reduction == "mean_with_sample_weight" and self.weights is not None:
-            total = float(np.sum(self.weights if self.valid is None else self.weights[self.valid]))
+            with np.errstate(all="ignore"):
+                total = float(np.sum(self.weights if self.valid is None else self.weights[self.valid]))
         else:
             total = float(self.m if self.valid is None else np.count_nonzero(self.valid))
         return total if total else (math.inf if self.m else math.nan)
@@ -450,7 +451,7 @@ def same_rank(t: Array, p: Array) -> tuple[Array, Array]:
     if t.ndim == p.ndim + 1 and t.shape[-1] == 1:
         return (t, p[:, None]) if p.ndim == 1 else (t[..., 0], p)
     if p.ndim == t.ndim + 1 and p.shape[-1] == 1:
-        return (t[:, None], p) if t.ndim == 1 else (t, p[..., 0])
+        return (t[..., None], p) if t.ndim < 2 else (t, p[..., 0])
     return t, p
 
 

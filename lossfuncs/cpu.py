@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,8 +41,10 @@ class Compiled:
         try:
             self.call = cache.compile(function, types, nogil=nogil)
         except errors.NumbaError as error:  # of a user's own function: the built-in ones compile
-            lines = [line.strip() for line in str(error).splitlines()]
-            reason = next((line for line in lines if line and not line.startswith("Failed in nopython")), "Numba does not say why")
+            *_, innermost = str(error).split("Failed in nopython mode pipeline")  # the functions from the kernel down to the user's
+            _, *lines = [line.strip() for line in innermost.splitlines() if line.strip()] or [""]
+            told = " ".join(lines[: 2 if lines[:1] and lines[0].endswith(":") else 1])
+            reason = re.split(r': (?:\S+ )?%"', told)[0] or "Numba does not say why"  # without the LLVM behind it
             raise ValueError(f"{name} cannot be compiled, for its functions must be scalar maths: {reason}") from None
         self.seconds_per_element = 0.5e-9
         self.latest = [math.inf, math.inf]  # likewise, of the two latest calls by one thread: the very first also waits for memory
@@ -138,15 +141,16 @@ def shortcut(
         elif team == 1 and elements < BREATH:
             bad = call(*arguments)
         else:
-            address = threads.enlist(team) if 1 < team and elements < BREATH * team else 0
-            if not address:
-                return OTHER
+            caller = object()
             try:
+                address = threads.enlist(team, caller) if 1 < team and elements < BREATH * team else 0
+                if not address:
+                    return OTHER
                 by_team = arguments[-1].copy()
                 by_team[TEAM], by_team[PARTS], by_team[LONG] = address, min(8 * team, chunks), True
                 bad = call(*arguments[:-1], by_team)
             finally:
-                threads.dismiss()
+                threads.enlisted.pop(caller, None)
         return int(bad)
 
     compute, empty = call if chunks == 1 else shared, np.empty
@@ -185,7 +189,8 @@ def shortcut(
 
 def _sum_of_weights(w: Array) -> float:
     """What a mean by weights divides by."""
-    return float(np.add.reduce(w.reshape(-1))) or math.inf
+    with np.errstate(all="ignore"):
+        return float(np.add.reduce(w.reshape(-1))) or math.inf
 
 
 def _chunk(n: int, elements: int = CHUNK) -> int:
@@ -273,17 +278,18 @@ def _in_parallel(kernel: Compiled, elements: int, chunks: int, work: Callable[..
                 kernel.seconds_per_element = min(kernel.latest)
             return bad
         team = 1
-    elif native and (address := threads.enlist(team)):
-        breaths = min(chunks, -(-elements // (BREATH * team)))
-        try:
-            bad, i = -1, 0
-            while bad < 0 and i < breaths:
-                begin, end = i * chunks // breaths, (i + 1) * chunks // breaths
-                bad, i = work(begin, end, address, min(8 * team, end - begin)), i + 1
-            return bad
-        finally:
-            threads.dismiss()
     else:
+        caller = object()
+        try:
+            if native and (address := threads.enlist(team, caller)):
+                breaths = min(chunks, -(-elements // (BREATH * team)))
+                bad, i = -1, 0
+                while bad < 0 and i < breaths:
+                    begin, end = i * chunks // breaths, (i + 1) * chunks // breaths
+                    bad, i = work(begin, end, address, min(8 * team, end - begin)), i + 1
+                return bad
+        finally:
+            threads.enlisted.pop(caller, None)
         parts = max(4 * team, -(-elements // BREATH))
     parts = min(parts, chunks)
     found = threads.run(lambda i: work(i * chunks // parts, (i + 1) * chunks // parts), parts, team)

@@ -258,7 +258,7 @@ class _Csv(Source):
             self._delimiter, self._columns = header.delimiter, header.columns
             self._chosen = list(header.data) if columns is None else [_position(path, header.columns, column) for column in columns]
             self.shape = (len(self._chosen),) if len(self._chosen) > 1 else ()
-            with open(path, "rb") as file:
+            with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
                 self.rows = sum(1 for line in file if line.strip()) - header.names
         except BaseException:
             self._file.close()

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import types
 
 from . import exact, rows, vectormath
@@ -71,7 +72,8 @@ class Element:
         self.replace |= {getattr(rows, name): tier[name] for name in own}
         self.replace |= {exact.two_sum: two_sum, exact.two_product: two_product}
         self.exps = vectormath.exps_double if tier is vectormath.DOUBLE else vectormath.exps_single
-        self.replace |= {max: tier["maximum"], min: tier["minimum"], abs: tier["fabs"]}
+        self.replace |= {max: tier["maximum"], min: tier["minimum"], abs: tier["fabs"], float: tier["float"]}
+        self.replace |= {getattr(math, name): getattr(np, name) for name in ("cbrt", "fmod") if hasattr(math, name)}  # not Numba's math
         self.bound: dict[Any, Any] = {}
 
     def bind(self, function: Scalar) -> Any:

@@ -20,8 +20,11 @@ def shown(value: Any) -> str:
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """`value` as a float; ValueError unless it is a number in [low, high]."""
-    ordinary = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not ordinary or not low <= float(value) <= high:
+    try:
+        found = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # a whole number or a fraction that no float is near
+        found = math.nan
+    if not low <= found <= high:
         if math.isinf(low) and math.isinf(high):
             wanted = "a number"
         elif math.isinf(high):
@@ -29,7 +32,7 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
         else:
             wanted = f"a number in [{low:g}, {high:g}]"
         raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
-    return float(value)
+    return found
 
 
 def count(name: str, value: Any) -> int:

@@ -50,7 +50,7 @@ def _rel_entr(a: Any, b: Any) -> Any:
 NUMPY: dict[Any, Any] = {
     where: np.where, exp_nonpositive: np.exp, sigmoid: _sigmoid, softplus: _softplus, log_cosh: _log_cosh, coshm1: _coshm1,
     rel_entr: _rel_entr,
-    max: np.maximum, min: np.minimum, abs: np.abs,
+    max: lambda *x: functools.reduce(np.maximum, x), min: lambda *x: functools.reduce(np.minimum, x), abs: np.abs,
     math.pow: np.power, math.copysign: np.copysign, math.fabs: np.abs,
     **{getattr(math, name): getattr(np, name)
        for name in ("exp", "log", "log1p", "expm1", "sqrt", "tanh", "sin", "cos", "tan", "sinh", "cosh", "floor", "ceil", "trunc", "log2",

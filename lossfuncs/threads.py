@@ -38,27 +38,24 @@ def run(function: Callable[[int], T], count: int, threads: int | None = None) ->
     return _Job(function, count).run(team - 1)
 
 
-def enlist(team: int) -> int:
-    """Have up to ``team`` - 1 workers watch for parts of a kernel: their address, for `parts.shared`, until `dismiss`.
+def enlist(team: int, caller: object) -> int:
+    """Have up to ``team`` - 1 workers watch for parts of a kernel: their address, for `parts.shared`.
 
-    0 if they cannot be had: there is no LLVM, another caller has them, or this is itself a worker.
+    They are the caller's, any object of its own, until ``enlisted.pop(caller, None)``. That stands in a ``finally`` around this call: an
+    interrupt may strike at its very end. 0 if they cannot be had: there is no LLVM, another caller has them, or this is itself a worker.
     """
     pool = None if _local.worker else _pool_with(team - 1)
-    if pool is None or not pool.watch.native or not pool.mine.acquire(blocking=False):
+    if pool is None or not pool.watch.native:
+        return 0
+    enlisted[caller] = None
+    if list(enlisted)[0] is not caller:
+        enlisted.pop(caller, None)
         return 0
     watch, helpers = pool.watch, min(team - 1, pool.workers)
     watch.counts[_HELPERS] = helpers
     for _ in range(helpers - watch.counts[_ATTENDING] - pool.queue.qsize()):
         pool.queue.put(None)
-    _local.enlisted = pool
     return watch.address
-
-
-def dismiss() -> None:
-    """The thread that has enlisted workers lets them go."""
-    pool, _local.enlisted = _local.enlisted, None
-    if pool is not None:
-        pool.mine.release()
 
 
 def set_num_threads(n: int) -> None:
@@ -427,7 +424,6 @@ class _Pool:
         self.process = os.getpid()
         self.queue: SimpleQueue[_Seat | None] = SimpleQueue()  # None only wakes
         self.watch = _Watch()
-        self.mine = threading.Lock()  # held by the thread whose kernel the workers share
         self.workers = 0
 
     def grow(self, workers: int) -> None:
@@ -451,7 +447,6 @@ def _serve(queue: SimpleQueue[_Seat | None], watch: _Watch) -> None:
 
 class _Local(threading.local):
     worker = False
-    enlisted: _Pool | None = None
 
 
 def _pool_with(workers: int) -> _Pool:
@@ -468,10 +463,11 @@ def _pool_with(workers: int) -> _Pool:
 
 def _forget() -> None:
     """In the child of a fork: the workers stayed behind."""
-    global _lock, _local, _pool
-    _lock, _local, _pool = threading.RLock(), _Local(), None
+    global _lock, _local, _pool, enlisted
+    _lock, _local, _pool, enlisted = threading.RLock(), _Local(), None, {}
 
 
+enlisted: dict[object, None] = {}  # callers, of whom the first has the workers: joined and left in one operation each
 _num_threads: int | None = None
 _pool: _Pool | None = None
 _local = _Local()

@@ -22,6 +22,7 @@ Coefficients are minimax fits with float64 rounding; `python -m bench.accuracy -
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import struct
@@ -427,15 +428,20 @@ def _rel_entr_single(a: Value, b: Value) -> Value:
 
 
 def _pow_specials(x: Value, y: Value, power: Value) -> Value:
-    """As C's pow, power is 1 where y = 0 or x = 1, whatever the other is; unlike it, NaN for every x < 0, and -0 counts as 0."""
-    return where(y.equals(0.0), 1.0, where(x.equals(1.0), 1.0, power))
+    """C's pow, from power = |x|^y: 1 where y = 0 or x = 1, whatever the other is; where x < 0, NaN unless y is whole, and signed if odd."""
+    half = 0.5 * y
+    whole, even = y.call("floor").equals(y), half.call("floor").equals(half)
+    power = where(x.call("fabs").equals(1.0), 1.0, power)
+    power = where(whole, where(even, power, power.call("copysign", x)), where((x < 0.0) & (x > -math.inf), math.nan, power))
+    return where(y.equals(0.0), 1.0, power)
 
 
 def _pow_single(x: Value, y: Value) -> Value:
-    """2^(y log2 x)."""
-    field = _exponent_field(x)
+    """2^(y log2 |x|), and its sign."""
+    size = x.call("fabs")
+    field = _exponent_field(size)
     f = _mantissa(field) - 1.0
-    log2 = _log_specials(x, _log1p_reduced(f, LOG2) - _minus_exponent(field), SMALLEST_NORMAL)
+    log2 = _log_specials(size, _log1p_reduced(f, LOG2) - _minus_exponent(field), SMALLEST_NORMAL)
     z = at_most(at_least(y * log2, -1022.0), 1024.5)
     shift = ROUND + BIAS - 1
     t = z + shift
@@ -596,12 +602,13 @@ def _coshm1_double(x: Value) -> Value:
 
 
 def _pow_double(x: Value, y: Value) -> Value:
-    """exp(y log x), log x to 2^-66 as a pair, since y log x up to 2^9.5 is an error of the result.
+    """exp(y log |x|) and its sign, log |x| to 2^-66 as a pair, since y log |x| up to 2^9.5 is an error of the result.
 
     log m = 2 atanh(t/2) = t (1 + t^2/12 + t^4 ATANH_TAIL(t^2)), every term but the last as a pair.
     """
-    subnormal = x < SMALLEST_NORMAL
-    field = _exponent_field(where(subnormal, x * 2.0**54, x))
+    size = x.call("fabs")
+    subnormal = size < SMALLEST_NORMAL
+    field = _exponent_field(where(subnormal, size * 2.0**54, size))
     k = -(_minus_exponent(field) + where(subnormal, x.lift(54.0), 0.0))
     t, t_tail = fast_two_sum(*_atanh_argument(_mantissa(field) - 1.0))
     z, z_tail = two_product(t, t)
@@ -615,7 +622,7 @@ def _pow_double(x: Value, y: Value) -> Value:
     log_m_tail = fma(t, w_tail, fma(t_tail, w, log_m_tail))
     head, rest = fast_two_sum(k * LN2_HIGH, log_m)
     log, log_tail = fast_two_sum(head, rest + fma(k, LN2_LOW, log_m_tail))
-    log = _log_specials(x, log, 5e-324)
+    log = _log_specials(size, log, 5e-324)
 
     product, product_tail = two_product(y, log)
     product_tail = fma(y, log_tail, product_tail)
@@ -672,30 +679,41 @@ def _store_bfloat16(x: Value) -> Value:
     return _store(x, 8, -126, 2.0**128)
 
 
-def _intrinsic(name: str, formula: Callable[..., Value], arguments: Sequence[Any] | None = None, result: Any = types.float64) -> Any:
-    """The Numba intrinsic of a formula over Values; its arguments are float64 unless given, and numbers are cast to them."""
-    parameters = tuple(inspect.signature(formula).parameters)
-    expected = tuple(arguments or [types.float64] * len(parameters))
+def _intrinsic(name: str, formula: Callable[..., Value], arguments: Sequence[Any] | None = None, result: Any = types.float64,
+               more: bool = False) -> Any:  # fmt: skip
+    """The Numba intrinsic of a formula over Values; its arguments are float64 unless given, and numbers are cast to them.
+
+    If `more`, it takes two or more: formula(formula(a, b), c), and so on.
+    """
+    names = tuple(inspect.signature(formula).parameters)
+    fixed = tuple(arguments or [types.float64] * len(names))
 
     def typing(context: Any, *given: Any) -> Any:
+        parameters, expected = names, fixed
+        if more and len(given) > 2:
+            parameters, expected = tuple(f"x{i}" for i in range(len(given))), (types.float64,) * len(given)
         if len(given) != len(expected):
             raise TypingError(f"{name} takes {len(expected)} arguments ({', '.join(parameters)}), got {len(given)}")
+        typing.__signature__ = signature(parameters)  # type: ignore[attr-defined]  # Numba looks at it when this has returned
         for parameter, want, got in zip(parameters, expected, given, strict=True):
-            allowed = types.Boolean if want == types.boolean else (types.Integer, types.Float)
+            allowed = types.Boolean if want == types.boolean else (types.Integer, types.Float, types.Boolean)
             if want == types.uint16 and got != want or not isinstance(got, allowed):
                 raise TypingError(f"{name}: argument {parameter} must be a {want}, got {got}")
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             widen = [builder.zext(value, _I64) if value.type == _I16 else value for value in values]
-            value = formula(*(Value(builder, value) for value in widen)).ir
+            known = [Value(builder, value) for value in widen]
+            value = (functools.reduce(formula, known) if more else formula(*known)).ir
             return builder.trunc(value, _I16) if result == types.uint16 else value
 
         return result(*expected), generate
 
+    def signature(parameters: tuple[str, ...]) -> inspect.Signature:
+        return inspect.Signature([inspect.Parameter(p, inspect.Parameter.POSITIONAL_OR_KEYWORD) for p in ("context", *parameters)])
+
     # What Numba and a code cache see of it: the formula's own parameters, and a name that no other intrinsic has.
     typing.__name__ = typing.__qualname__ = name
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    typing.__signature__ = inspect.Signature([inspect.Parameter(p, kind) for p in ("context", *parameters)])  # type: ignore[attr-defined]
+    typing.__signature__ = signature(names)  # type: ignore[attr-defined]
     return intrinsic(typing)
 
 
@@ -725,8 +743,13 @@ _EXACT: dict[str, Any] = {
     "fabs": _intrinsic("fabs", lambda x: x.call("fabs")),
     "copysign": _intrinsic("copysign", lambda x, sign: x.call("copysign", sign)),
     # IEEE 754-2019 maximum and minimum: NaN from either side, -0 < +0
-    "maximum": _intrinsic("maximum", lambda a, b: a.call("maximum", b)),
-    "minimum": _intrinsic("minimum", lambda a, b: a.call("minimum", b)),
+    "maximum": _intrinsic("maximum", lambda a, b: a.call("maximum", b), more=True),
+    "minimum": _intrinsic("minimum", lambda a, b: a.call("minimum", b), more=True),
+    # floats, where Numba's are int64, which ends at 2^63
+    "floor": _intrinsic("floor", lambda x: x.call("floor")),
+    "ceil": _intrinsic("ceil", lambda x: x.call("ceil")),
+    "trunc": _intrinsic("trunc", lambda x: x.call("trunc")),
+    "float": _intrinsic("float", lambda x: x),
     "where": _intrinsic("where", where, (types.boolean, types.float64, types.float64)),
 }
 

@@ -149,6 +149,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "k below 0": (lambda: top_k(LABELS, X, k=-1), ValueError, "k must be a whole number >= 0, got -1"),
     "k True": (lambda: top_k(LABELS, X, k=True), ValueError, "k must be a whole number >= 0, got True"),
     "k below 0 of ids": (lambda: top_k(LABELS, X, k=-1, from_sorted_ids=True), ValueError, "k must be a whole number >= 0, got -1"),
+    "delta no float is near": (lambda: huber(X, X, delta=10**400), ValueError, f"delta must be a number >= 0, got {'1' + '0' * 76}..."),
     "delta a list": (lambda: huber(X, X, delta=[1.0]), ValueError, "delta must be a number >= 0, got [1.0]"),
     "from_logits 1": (
         lambda: losses.categorical_crossentropy(X, X, from_logits=1),
@@ -313,6 +314,11 @@ def test_weights_that_are_not_finite_make_no_noise(backend: str) -> None:
     for cls in (metrics.R2Score, metrics.F1Score, metrics.BinaryIoU, metrics.AUC, metrics.Precision, metrics.MeanSquaredError):
         for w in ([1.0, math.inf, math.inf], [math.nan, 1.0, 1.0]):
             cls()(t, p, w)
+    for values, w in (([1.0, math.inf, -math.inf], None), ([1.0, 1e308, 1e308], None), ([math.inf, 1.0, 2.0], [0.0, math.inf, -math.inf])):
+        assert not math.isfinite(metrics.Mean()(values, w)) and not math.isfinite(metrics.Sum()(values, w))
+    for w in ([1.0, math.inf, -math.inf], [1e308, 1e308, 1e308]):
+        for _ in range(2):
+            mse(t, p, sample_weight=np.array(w), reduction="mean_with_sample_weight")
     for w in ([1.0, math.inf, -math.inf], [0.0, math.inf, 1.0]):
         assert math.isnan(circle([0, 1, 0], p, sample_weight=w, reduction="sum"))
 
@@ -343,6 +349,10 @@ def test_a_matrix_is_an_array_of_two_axes(backend: str) -> None:
     np.testing.assert_array_equal(value, [1.0, 1.0])
     assert type(value) is np.ndarray and gradient is matrix
     np.testing.assert_array_equal(np.asarray(matrix), 1.0)
+
+
+def test_a_number_is_the_target_of_one_prediction(backend: str) -> None:
+    assert mse(np.float32(1.0), np.array([3.0])) == mse(1, [3.0]) == 4.0
 
 
 def test_n_against_n_1_is_not_n_by_n(backend: str) -> None:

@@ -495,6 +495,34 @@ def test_a_loss_of_ones_own_with_branches_equals_its_scalar_functions(kind: str)
         assert_equal(reference(loss, t, 2 * p, low=-0.5), wanted, DTYPES[kind], 1.0)
 
 
+WORDS = {
+    "powers": lambda t, p: math.pow(p, -3.0) + math.pow(p, 2) + p**-1.0,
+    "whole numbers": lambda t, p: math.floor(p) + 2.0 * math.ceil(p) - 4.0 * math.trunc(p) + math.fmod(p, 2.5),
+    "several at once": lambda t, p: max(p, t, -3.0, 1) - min(0, p, t) + float(p > t),
+    "a root of both signs": lambda t, p: math.cbrt(p),
+}
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize("words", [words for words in WORDS if words != "a root of both signs" or hasattr(math, "cbrt")])
+def test_the_words_of_a_loss_of_ones_own_mean_the_same_everywhere(words: str, kind: str, backend: str) -> None:
+    p = np.array([[-3.5], [-2.0], [-1.0], [-0.0], [0.0], [0.5], [7.25], [1e19], [-1e19], [math.inf], [-math.inf], [math.nan]], kind)
+    t, loss = np.full_like(p, 0.25), lossfuncs.pointwise(WORDS[words], name="words")
+    wanted = reference(loss, t.astype(float), p.astype(float))
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(loss(t, p), wanted.astype(kind), rtol=1e-6 if kind == "float32" else 1e-14)
+
+
+def test_what_cannot_be_compiled_is_named() -> None:
+    for loss, reason in (
+        (lossfuncs.pointwise(lambda t, p: math.isclose(t, p), name="near"), "Unknown attribute 'isclose' of type Module"),
+        (lossfuncs.pointwise(lambda t, p: (t, p), name="pair"), r"Cannot cast UniTuple\(float64 x 2\) to float64$"),
+        (lossfuncs.pointwise(lambda t, p: math.exp(t, p), name="two"), r"No implementation .* >>> DOUBLE.exp\(float64, float64\)"),
+    ):
+        with pytest.raises(ValueError, match=f"^{loss.__name__} cannot be compiled, for its functions must be scalar maths: {reason}"):
+            loss(np.ones((2, 3)), np.ones((2, 3)))
+
+
 @pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
 def test_later_calls_with_labels_of_any_type_have_the_bits_of_the_first(dtype: str) -> None:
     rng = np.random.default_rng(0)

@@ -263,7 +263,8 @@ def written(folder: Path, x: Any, how: str) -> str:
             lines.insert(0, separator.join(f"c{i}" for i in range(rows.shape[1])))
         if "pandas" in how:
             lines = [",".join(["", *map(str, range(rows.shape[1]))])] + [f"{i},{line}" for i, line in enumerate(lines)]
-        path.write_text(("\n\n" if "blank" in how else "\n").join(lines), encoding="utf-8-sig" if "mark" in how else "utf-8")
+        end = next((end for word, end in (("blank", "\n\n"), ("windows", "\r\n"), ("returns", "\r")) if word in how), "\n")
+        path.write_bytes(end.join(lines).encode("utf-8-sig" if "mark" in how else "utf-8"))
     elif how.startswith("parquet"):
         import pyarrow
         import pyarrow.parquet
@@ -276,7 +277,7 @@ def written(folder: Path, x: Any, how: str) -> str:
 @pytest.mark.parametrize(
     "how",
     ("npy", "npy fortran", "npy swapped", "npz", "npz compressed", "npz fortran", "csv", "csv names", "csv names semicolons",
-     "csv pandas", "csv blank mark", "parquet", "parquet lists"),
+     "csv pandas", "csv blank mark", "csv windows", "csv returns", "parquet", "parquet lists"),
 )  # fmt: skip
 def test_every_format_gives_what_the_arrays_give(tmp_path: Path, how: str) -> None:
     rng = np.random.default_rng(6)

@@ -43,12 +43,17 @@ TARGETS = {"binary": SHARES, "one-hot": SHARES, "sign": (-1.0, 1.0), "count": (0
 NOT_NEGATIVE = ("positive", "distribution", "probability")
 
 
-def rows(entry: Entry, options: dict[str, Any], dtype: str) -> tuple[Array, Array]:
-    """Two elements a row, in all combinations."""
-    numbers = REAL + (WIDE if dtype == "float64" and entry.name != "dice" else ())  # whose sums overflow at other places
+def rows(entry: Entry, options: dict[str, Any], dtype: str, length: int) -> tuple[Array, Array]:
+    """Two elements a row, in all combinations, or more, drawn."""
+    numbers = REAL + (WIDE if dtype == "float64" and entry.name != "dice" and length == 2 else ())  # whose sums overflow at other places
     negative = options.get("from_logits") or entry.predictions not in NOT_NEGATIVE
-    p = np.array(list(itertools.product([x for x in numbers if negative or not x < 0], repeat=2)), dtype)
+    of_p = [x for x in numbers if negative or not x < 0]
     of_t = TARGETS.get(entry.targets, tuple(x for x in numbers if entry.targets != "positive" or not x < 0))
+    if length > 2:
+        rng, shape = np.random.default_rng(0), (2000, length)
+        t = rng.integers(0, length, 2000) if entry.targets == "index" else rng.choice(of_t, shape).astype(dtype)
+        return t, np.where(rng.random(shape) < 0.5, rng.choice(of_p, shape), rng.choice(of_p[:5], shape)).astype(dtype)
+    p = np.array(list(itertools.product(of_p, repeat=2)), dtype)
     t = np.arange(2) if entry.targets == "index" else np.array(list(itertools.product(of_t, repeat=2)), dtype)
     return np.repeat(t, len(p), axis=0), np.tile(p, (len(t), 1))
 
@@ -58,10 +63,14 @@ def kind(x: Array) -> Array:
     return np.where(np.isnan(x), 2, np.where(np.isinf(x), np.sign(x), 0))
 
 
+# Of more elements, powers and sums overflow, and terms of both signs cancel, at other places: there the options are ordinary ones.
+SHAPES = [(2, one) for one in EXTREMES] + [(5, one) for one in EXTREMES if all(abs(x) <= 1e3 for x in one.values[1].values())]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("entry", "options"), EXTREMES)
-def test_the_backends_agree_at_the_ends_of_the_numbers(entry: Entry, options: dict[str, Any], dtype: str) -> None:
-    t, p = rows(entry, options, dtype)
+@pytest.mark.parametrize(("entry", "options", "length"), [pytest.param(*one.values, n, id=f"{one.id}-{n}") for n, one in SHAPES])
+def test_the_backends_agree_at_the_ends_of_the_numbers(entry: Entry, options: dict[str, Any], dtype: str, length: int) -> None:
+    t, p = rows(entry, options, dtype, length)
     found: list[tuple[Array, ...]] = []
     for backend in ("numpy", "numba"):
         with lossfuncs.backend(backend), np.errstate(all="ignore"):
@@ -88,3 +97,17 @@ def test_a_focal_weight_beside_several_large_others_is_a_number(gamma: float, t:
     value, gradient = lossfuncs.value_and_grad("categorical_focal_crossentropy", [t], [[0.0, -1.0, -1.2]], gamma=gamma, from_logits=True)
     assert np.all(np.isfinite(value)) and np.all(np.isfinite(gradient))
     assert np.all(value < 1e-50) and np.all(abs(gradient) < 1e-50)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 2.5])
+def test_focal_losses_of_sure_logits_vanish_with_all_their_derivatives(gamma: float, dtype: str, backend: str) -> None:
+    """Of a right answer u and the entropy are y = exp(-|p|) (1 + O(y)), and the loss y^(gamma + 1)."""
+    p = np.array([20.0, 44.0, 60.0, 90.0, 104.0, 200.0, 360.0, 380.0, 500.0, 710.0, 740.0, 800.0])
+    for t, sign in ((1.0, 1.0), (0.0, -1.0)):
+        x = (sign * p[:, None]).astype(dtype)
+        found = lossfuncs.grad_and_hess("binary_focal_crossentropy", np.full_like(x, t), x, gamma=gamma, from_logits=True)
+        k = gamma + 1.0
+        with np.errstate(under="ignore"):
+            for d, factor in zip(found, (-sign * k, k * k), strict=True):
+                np.testing.assert_allclose(d[:, 0], factor * np.exp(-k * p), rtol=1e-5, atol=float(np.finfo(dtype).tiny) * 1e8)

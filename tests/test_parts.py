@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +16,7 @@ pytest.importorskip("numba", reason="kernels are Numba's")
 
 from numba import types  # noqa: E402
 
+import lossfuncs  # noqa: E402
 from lossfuncs import cache, losses, threads  # noqa: E402
 from lossfuncs.fold import inline  # noqa: E402
 from lossfuncs.lanes import pointer, put  # noqa: E402
@@ -54,11 +58,11 @@ def test_every_part_is_done_once_and_the_first_bad_one_is_told(
     counts = np.zeros(SIZE)
     for k in range(rounds):
         bad = (k * 37) % (SIZE + 100)
-        address = threads.enlist(team) if team > 1 else 0
+        address = threads.enlist(team, rounds) if team > 1 else 0
         try:
             found = kernel(counts, bad, 10, SIZE, address, parts)
         finally:
-            threads.dismiss()
+            threads.enlisted.pop(rounds, None)
         assert found == (max(bad, 10) if bad < SIZE else -1)
     assert np.all(counts[10:] == rounds)
     assert np.all(counts[:10] == 0)
@@ -76,35 +80,36 @@ def test_parts_become_smaller_towards_the_end(fresh_pool: None) -> None:
     i = types.int64
     parts_of = cache.compile(run, i(types.Array(types.float64, 1, "C"), i, i, i))
     sizes = np.zeros(SIZE)
-    address = threads.enlist(2)
+    address = threads.enlist(2, sizes.size)
     try:
         assert parts_of(sizes, SIZE, address, 16) == -1
     finally:
-        threads.dismiss()
+        threads.enlisted.pop(sizes.size, None)
     found = sizes[sizes > 0]
     assert len(found) == 16 and found.sum() == SIZE
     assert np.all(np.diff(found) < 0) and found[-1] <= SIZE / 16**2 + 1
 
 
 def test_workers_serve_one_caller_at_a_time_and_no_worker(fresh_pool: None) -> None:
-    assert threads.enlist(2)
+    assert threads.enlist(2, "one")
     try:
         found = []
-        other = threading.Thread(target=lambda: found.append(threads.enlist(2)))
+        other = threading.Thread(target=lambda: found.append(threads.enlist(2, "another")))
         other.start()
         other.join()
         assert found == [0]
     finally:
-        threads.dismiss()
+        threads.enlisted.pop("one", None)
     together = threading.Barrier(2)
 
     def from_worker(i: int) -> int:
         together.wait(30)
-        return threads.enlist(2) if threading.current_thread().name == "lossfuncs" else -1
+        return threads.enlist(2, "worker") if threading.current_thread().name == "lossfuncs" else -1
 
     assert sorted(threads.run(from_worker, 2, 2)) == [-1, 0]
-    assert threads.enlist(2)
-    threads.dismiss()
+    assert threads.enlist(2, "one")
+    threads.enlisted.pop("one", None)
+    assert not threads.enlisted
 
 
 def test_callers_at_the_same_time_get_the_bits_of_one(fresh_pool: None) -> None:
@@ -139,3 +144,39 @@ def test_a_shape_seen_before_has_the_bits_of_its_first_call_on_any_number_of_thr
     finally:
         threads.set_num_threads(before)
     assert len(found) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer")
+def test_an_interrupt_leaves_the_workers_to_the_next_caller(fresh_pool: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    t, p = np.random.default_rng(0).random((2, 4000, 40))
+    monkeypatch.setattr(threads, "_num_threads", 2)
+    for _ in range(5):  # what compiles has finalizers, which would swallow an interrupt
+        lossfuncs.value_and_grad("mse", t, p, reduction="sum")
+    gc.collect()
+    gc.disable()
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    interrupts, end = 0, time.monotonic() + 1.5
+    try:
+        while time.monotonic() < end:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + 1e-7 * (37 * interrupts % 1000), 0.1)
+                while True:
+                    caller = object()
+                    try:
+                        threads.enlist(2, caller)
+                    finally:
+                        threads.enlisted.pop(caller, None)
+            except KeyboardInterrupt:
+                interrupts += 1
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + 1e-7 * (41 * interrupts % 3000), 0.1)
+                while True:
+                    lossfuncs.value_and_grad("mse", t, p, reduction="sum")
+            except KeyboardInterrupt:
+                interrupts += 1
+            assert not threads.enlisted
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        gc.enable()
+    assert interrupts > 100

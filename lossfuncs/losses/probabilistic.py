@@ -221,7 +221,7 @@ def binary_focal_crossentropy(
 
 
 class _Power(NamedTuple):
-    """u^gamma; its derivative by u and its second derivative, given the power f."""
+    """u^gamma; its derivative by u, and its second derivative times du^2, given the power f."""
 
     power: Scalar
     slope: Scalar
@@ -237,8 +237,8 @@ def _power_slope(u: float, f: float, gamma: float, at_zero: float) -> Any:
     return where(u > 0.0, gamma * f / u, at_zero)
 
 
-def _power_curve(u: float, f: float, gamma: float) -> Any:
-    return where(u > 0.0, gamma * (gamma - 1.0) * f / (u * u), 0.0)
+def _power_curve(u: float, du: float, f: float, gamma: float) -> Any:
+    return where(u > 0.0, gamma * (gamma - 1.0) * f / u * du / u * du, 0.0)  # u * u may be 0
 
 
 def _square(u: float, gamma: float) -> float:
@@ -249,8 +249,8 @@ def _square_slope(u: float, f: float, gamma: float, at_zero: float) -> float:
     return 2.0 * u
 
 
-def _square_curve(u: float, f: float, gamma: float) -> float:
-    return 2.0
+def _square_curve(u: float, du: float, f: float, gamma: float) -> float:
+    return 2.0 * du * du
 
 
 # The default gamma = 2 needs neither exp and log nor a division.
@@ -287,7 +287,7 @@ def _binary_focal(of: _Power) -> tuple[Rows, Rows]:
         u, du = max(t * (1.0 - p) + (1.0 - t) * p, 0.0), 1.0 - 2.0 * t
         f = power(u, gamma)
         bend = 2.0 * power_slope(u, f, gamma, at_zero) * du * _binary_cost_slope(t, p)
-        bend += power_curve(u, f, gamma) * (du * du) * _binary_cost(t, p)
+        bend += power_curve(u, du, f, gamma) * _binary_cost(t, p)
         return (t * w1 + (1.0 - t) * w0) * (f * _binary_cost_curve(t, p) + bend)
 
     def focal_entropy_from_logits(t: float, p: float, *a: float) -> Any:
@@ -316,7 +316,7 @@ def _binary_focal(of: _Power) -> tuple[Rows, Rows]:
         u, du = t * y + (1.0 - t) * x, (1.0 - 2.0 * t) * (x * y)
         f = power(u, gamma)
         g = power_slope(u, f, gamma, at_zero)
-        bend = (power_curve(u, f, gamma) * (du * du) + g * du * (y - x)) * _binary_cost_from_logit(t, p)
+        bend = (power_curve(u, du, f, gamma) + g * du * (y - x)) * _binary_cost_from_logit(t, p)
         bend += 2.0 * g * du * ((1.0 - t) * x - t * y) + f * (x * y)
         return (t * w1 + (1.0 - t) * w0) * where(x * y == 0.0, 0.0, bend)
 
@@ -353,7 +353,7 @@ def binary_focal_rows(
 def _surprisal(x: Any, axis: int) -> Any:
     """-log softmax(x), as (m - x) + log1p(sum of the others' exp), which keeps the digits of a sure prediction."""
     m = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
-    e = np.exp(x - m)
+    e = np.exp(np.where(x == m, 0.0, x - m))  # where both are infinite too
     if e.shape[axis]:
         np.put_along_axis(e, np.argmax(x, axis=axis, keepdims=True), 0.0, axis)
     return (m - x) + np.log1p(np.sum(e, axis=axis, keepdims=True))

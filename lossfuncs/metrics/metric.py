@@ -460,7 +460,8 @@ def weights_of(shape: tuple[int, ...], sample_weight: Any, mask: Any, device: An
 
 def sum_of(x: Any) -> Any:
     """The sum as a float; on a device as an array of one number there."""
-    found = np.sum(x)
+    with np.errstate(all="ignore"):
+        found = np.sum(x)
     return float(found) if device_of(x) is None else found
 
 
@@ -496,7 +497,8 @@ class Mean(Metric):
 
 def weighted_sum(values: Array, weights: Array) -> Any:
     """sum(weight * value); what has no weight does not count, not even NaN."""
-    return sum_of(np.where(weights != 0, values * weights, 0.0))
+    with np.errstate(all="ignore"):
+        return sum_of(np.where(weights != 0, values * weights, 0.0))
 
 
 class Sum(Metric):
