@@ -519,8 +519,8 @@ def _directory() -> tuple[Path | None, str]:
     if hasattr(os, "geteuid"):
         if status.st_uid != os.geteuid():
             return None, f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}"
-        if status.st_mode & 0o077:
-            return None, f"{path} has mode {stat.S_IMODE(status.st_mode):04o}; 0700 is wanted"
+        if status.st_mode & 0o022:  # who writes there has his code run here
+            return None, f"{path} has mode {stat.S_IMODE(status.st_mode):04o}: others can write there; 0700 or 0755 is wanted"
     return path, ""
 
 
@@ -546,7 +546,7 @@ def _load(directory: Path, key: bytes, function: types.FunctionType) -> _Machine
         )
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
-            private = not hasattr(os, "geteuid") or status.st_uid == os.geteuid() and not status.st_mode & 0o077
+            private = not hasattr(os, "geteuid") or status.st_uid == os.geteuid() and not status.st_mode & 0o022
             if not stat.S_ISREG(status.st_mode) or not private:
                 return None
             content = file.read()

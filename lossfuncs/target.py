@@ -8,7 +8,7 @@ What Numba's CPU target does for any function at all is not needed for one of sc
     parts       functions that only others call are left to the kernel they are inlined in. Numba optimises each with all that is inlined
                 in it and makes it machine code, so that the innermost of six would be compiled six times
 
-The machine code is the same. Where Numba's insides are not as they are known here, its own target takes over.
+The machine code is the same. Numba's own target takes over in versions whose insides are not those known here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numba
 from numba.core import config, registry
 
 NAME = "lossfuncs"
+KNOWN = (0, 62), (0, 68)  # the first and the last version of Numba whose insides are these
 
 # What implements numbers, tuples and ranges
 NEEDED = "cpython.builtins", "cpython.numbers", "cpython.rangeobj", "cpython.tupleobj", "cpython.iterators", "core.optional"
@@ -244,10 +246,8 @@ def _own() -> Any:
 
 
 def _chosen() -> Any:
-    try:
-        return _own()
-    except Exception:
-        return registry.CPUDispatcher
+    first, last = KNOWN
+    return _own() if first <= numba.version_info[:2] <= last else registry.CPUDispatcher
 
 
 _dispatcher: Any = _chosen()

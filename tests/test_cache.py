@@ -21,7 +21,7 @@ import pytest
 numba = pytest.importorskip("numba", reason="the kernel cache serves the Numba backend")
 
 from numba import types  # noqa: E402
-from numba.core import codegen, registry  # noqa: E402
+from numba.core import registry  # noqa: E402
 from numba.core.codegen import CPUCodeLibrary  # noqa: E402
 
 from lossfuncs import cache, target  # noqa: E402
@@ -232,10 +232,10 @@ def test_a_kernel_may_use_whatever_numba_knows_and_functions_compiled_by_it(orde
     python(FULL, order)
 
 
-def test_where_numbas_insides_are_not_as_known_its_own_target_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as changed:
-        changed.delattr(codegen, "JITCodeLibrary")
-        chosen = target._chosen()
+@pytest.mark.parametrize("known", [((0, 1), (0, 2)), ((99, 0), (99, 1))])
+def test_where_numbas_insides_are_not_as_known_its_own_target_compiles(monkeypatch: pytest.MonkeyPatch, known: Any) -> None:
+    monkeypatch.setattr(target, "KNOWN", known)
+    chosen = target._chosen()
     assert chosen is registry.CPUDispatcher
     monkeypatch.setattr(target, "_dispatcher", chosen)
     for _ in range(2):
@@ -491,14 +491,14 @@ def test_a_file_that_is_not_ours_alone_is_not_loaded(
 @pytest.mark.parametrize(
     ("mode", "owner", "link", "reason"),
     [
-        (0o770, 0, False, "has mode 0770; 0700 is wanted"),
-        (0o777, 0, False, "has mode 0777; 0700 is wanted"),
-        (0o755, 0, False, "has mode 0755; 0700 is wanted"),
+        (0o770, 0, False, "has mode 0770: others can write there"),
+        (0o777, 0, False, "has mode 0777: others can write there"),
+        (0o702, 0, False, "has mode 0702: others can write there"),
         (0o700, 1, False, "belongs to user"),
         (0o700, 0, True, "is not a directory itself"),
     ],
 )
-def test_a_directory_that_is_not_ours_alone_is_not_used(
+def test_a_directory_that_others_may_write_is_not_used(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, owner: int, link: bool, reason: str
 ) -> None:
     target = tmp_path / "target" if link else directory
@@ -513,6 +513,13 @@ def test_a_directory_that_is_not_ours_alone_is_not_used(
     assert (info.directory, info.entries, info.compiled) == (None, 0, 1)
     assert reason in info.reason
     assert list(target.iterdir()) == []
+
+
+def test_a_directory_that_others_may_read_is_used(directory: Path) -> None:
+    directory.mkdir()
+    directory.chmod(0o755)
+    cache.compile(scaled(2.0), SCALAR)
+    assert cache.info().entries == 1
 
 
 def test_a_directory_made_here_is_private(directory: Path) -> None:
