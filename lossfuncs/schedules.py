@@ -451,13 +451,13 @@ class Kernel:
                         for j in range(n):
                             put(U, row * n + j, W[row] * scale)
                 else:
-                    for i in range(full):
+                    for i in range(LANES):
                         put(U, i, W[0] * scale)
             for i in range(0, full, LANES):
                 if slow:
                     prefetch(t, i + FAR)
                     prefetch(p, i + FAR)
-                each(at(F, i), at(E, i), at(U, i), c, at(t, i), at(p, i), at(G, i), at(H, i), a)
+                each(at(F, i), at(E, i), at(U, i * wstep), c, at(t, i), at(p, i), at(G, i), at(H, i), a)
             sums(S, F, E, n)
             if order:
                 _copied(grad, G, full)
