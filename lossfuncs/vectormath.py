@@ -126,18 +126,37 @@ class Value:
     def float(self) -> Value:
         return Value(self.builder, self.builder.bitcast(self.ir, self._of(_F64)))
 
-    def chosen(self, eight: Sequence[int]) -> Value:
-        """Of a vector of integers: for each the number that its last three bits choose. AVX-512 has an instruction for this."""
-        b, parts = self.builder, []
-        table, place = ir.Constant(ir.VectorType(_I64, 8), list(eight)), ir.IntType(32)
+    def chosen(self, eight: Sequence[int], features: str) -> Value:
+        """Of a vector of integers: for each the number that its last three bits choose.
+
+        AVX-512 has an instruction for this, which LLVM finds; AVX2 one for numbers of 32 bits, so that halves are chosen.
+        """
+        b, parts, half = self.builder, [], ir.IntType(32)
+
+        def vector(numbers: Any, bits: int = 32) -> Any:
+            return ir.Constant(ir.VectorType(ir.IntType(bits), len(numbers)), list(numbers))
+
+        def by_element(table: Any, places: Any) -> Any:
+            found = ir.Constant(table.type, ir.Undefined)
+            for k in range(8):
+                found = b.insert_element(found, b.extract_element(table, b.extract_element(places, half(k))), half(k))
+            return found
+
+        def by_halves(places: Any) -> Any:
+            type_ = ir.VectorType(half, 8)
+            choose = cgutils.get_or_insert_function(b.module, ir.FunctionType(type_, [type_, type_]), "llvm.x86.avx2.permd")
+            places = b.trunc(places, type_)
+            low, high = (b.call(choose, [vector([x >> shift & 0xFFFFFFFF for x in eight]), places]) for shift in (0, 32))
+            pairs = b.shuffle_vector(low, high, vector([k // 2 + 8 * (k % 2) for k in range(16)]))
+            return b.bitcast(pairs, ir.VectorType(_I64, 8))
+
         last = (self & 7).ir
         for i in range(0, last.type.count, 8):
-            part = ir.Constant(table.type, ir.Undefined)
-            for k in range(8):
-                part = b.insert_element(part, b.extract_element(table, b.extract_element(last, place(i + k))), place(k))
-            parts.append(part)
+            places = b.shuffle_vector(last, last, vector(range(i, i + 8)))
+            halves = "+avx2" in features and "+avx512f" not in features
+            parts.append(by_halves(places) if halves else by_element(vector(eight, 64), places))
         while len(parts) > 1:
-            both = ir.Constant(ir.VectorType(place, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+            both = vector(range(2 * parts[0].type.count))
             parts = [b.shuffle_vector(x, y, both) for x, y in zip(parts[::2], parts[1::2], strict=True)]
         return Value(b, parts[0])
 
@@ -306,7 +325,7 @@ def _exp_single_nonpositive(x: Value) -> Value:
     return _exp_reduced(at_least(x, -709.0), doubled=False)
 
 
-def _exp_single_many(x: Value) -> Value:
+def _exp_single_many(x: Value, features: str) -> Value:
     """exp(x) for x <= 0, many at a time: x = n ln2/8 + r, exp(x) = exp(r) 2^(n/8). The eight powers of two stand in one register.
 
     n is a multiple of 8 at the smallest x, where the power is 0.
@@ -316,7 +335,7 @@ def _exp_single_many(x: Value) -> Value:
     t = fma(x, 8.0 * LOG2_E, shift)
     r = fma(t - shift, -LN2 / 8, x)
     n = t.bits()
-    return horner(r, EXP_EIGHTH) * ((n << 49) + n.chosen(EIGHTHS)).float()
+    return horner(r, EXP_EIGHTH) * ((n << 49) + n.chosen(EIGHTHS, features)).float()
 
 
 def _expm1_single(x: Value) -> Value:
@@ -717,8 +736,8 @@ def _intrinsic(name: str, formula: Callable[..., Value], arguments: Sequence[Any
     return intrinsic(typing)
 
 
-def _over(name: str, formula: Callable[[Value], Value]) -> Any:
-    """The intrinsic (p, into): into[i] = formula(p[i]) for 64 float64, both aligned to 64 bytes.
+def _over(name: str, formula: Callable[[Value, str], Value]) -> Any:
+    """The intrinsic (p, into): into[i] = formula(p[i], the CPU's features) for 64 float64, both aligned to 64 bytes.
 
     A loop over lanes becomes one vector's whole chain of operations after the other's, more than a CPU looks ahead. Here every operation
     is done on several vectors before the next is: on as many as AVX-512 has registers for, or on four AVX ones. The bits are the same.
@@ -726,10 +745,11 @@ def _over(name: str, formula: Callable[[Value], Value]) -> Any:
 
     def typing(typing: Any, p: Any, into: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            vector = ir.VectorType(_F64, 64 if "+avx512f" in context.codegen().magic_tuple()[2] else 16)
+            features = context.codegen().magic_tuple()[2]
+            vector = ir.VectorType(_F64, 64 if "+avx512f" in features else 16)
             for i in range(0, 64, vector.count):
                 source, target = (builder.bitcast(builder.gep(x, [_I64(i)]), vector.as_pointer()) for x in args)
-                builder.store(formula(Value(builder, builder.load(source, align=64))).ir, target, align=64)
+                builder.store(formula(Value(builder, builder.load(source, align=64)), features).ir, target, align=64)
             return context.get_dummy_value()
 
         return types.void(p, into), emit
@@ -783,7 +803,7 @@ DOUBLE: dict[str, Any] = _EXACT | {
     "rel_entr": _intrinsic("DOUBLE.rel_entr", _rel_entr_double),
 }
 
-exps_single, exps_double = _over("exps_single", _exp_single_many), _over("exps_double", _exp_double)
+exps_single, exps_double = _over("exps_single", _exp_single_many), _over("exps_double", lambda x, features: _exp_double(x))
 
 load_half = _intrinsic("load_half", _load_half, [types.uint16])
 load_bfloat16 = _intrinsic("load_bfloat16", _load_bfloat16, [types.uint16])
