@@ -82,18 +82,6 @@ class Element:
             self.bound[function] = rows.bind(function, self.replace, inline)
         return self.bound[function]
 
-    def terms(self, one: Pass) -> Any:
-        """The pass's terms(s, t, p, *a), which work out by themselves the exponential they may take."""
-        if one.exponent is None:
-            return self.bind(one.terms)
-        terms, exponent, exp = self.bind(one.terms), self.bind(one.exponent), self.replace[rows.exp_nonpositive]
-
-        @inline
-        def with_e(s: Any, t: float, p: float, *a: float) -> Any:
-            return terms(s, t, p, exp(exponent((), t, p, *a)), *a)
-
-        return with_e
-
     def exponentials(self, one: Pass) -> Any:
         """exponentials(E, t, p, a): those of 64 elements, into E. Scratch of its own would end with it."""
         assert one.exponent is not None

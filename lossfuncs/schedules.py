@@ -69,7 +69,7 @@ from .lanes import (
 )
 from .parts import shared
 from .problem import NO_CLASS
-from .rows import FACTORS, Rows
+from .rows import FACTORS, Rows, Scalar
 
 FAR = 4096  # elements: how far beforehand memory is asked for where rows lie side by side and take longer than it
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
@@ -184,10 +184,10 @@ class Kernel:
         self.values = [self.element.bind(value) for value in (rows.value, *rows.more)]
         self.around: Any = self.element.bind(rows.around or _totals_themselves) if order else None
         self.constants = plain.constants(rows, self.fold.count, parameters) if order else 0
-        slope = rows.softmax_slope if kept else rows.slope
-        self.derivatives = [self.element.bind(f) for f in (slope, rows.curve)[:order] if f is not None]
-        # Exponentials of 64 elements are worked out at once where the slope can do with them.
-        self.together = rows.passes[0].exponent is not None and (not order or order == 1 and rows.exponent_slope is not None)
+        slope, curve = rows.softmax_slope if kept else rows.slope, rows.curve
+        if rows.passes[0].exponent is not None:  # the exponential comes before the parameters
+            slope, curve = rows.exponent_slope or _whatever_e(slope), _whatever_e(curve)
+        self.derivatives = [self.element.bind(f) for f in (slope, curve)[:order] if f is not None]
         self.check = _labels(self.fold.strict, long) if labelled else no_labels
         self.judge = judge(labelled)
         self.weights = _weights if total or order else no_weights
@@ -374,12 +374,12 @@ class Kernel:
 
         return group
 
-    def _pointwise(self, terms: Any, slope: Any, take_in: Any) -> Any:
+    def _pointwise(self, terms: Any, take_in: Any) -> Any:
         """element(S, u, c, t, p, into, into2, i, lane, wanted, a): take in one element and write its derivatives to place i.
 
         A pointwise loss needs no totals for them, so one sweep does both, and value and slope share their transcendental parts.
         """
-        load, store, more = self.element.load, self.element.store, self.derivatives[1:]
+        load, store, (slope, *more) = self.element.load, self.element.store, self.derivatives
 
         @inline
         def first(S: Any, u: float, c: Any, t: Any, p: Any, into: Any, into2: Any, i: int, lane: int, wanted: bool, a: Any) -> None:
@@ -402,7 +402,7 @@ class Kernel:
         """each(S, (U, c), (into, into2), t, p, i, count, a): `count` of 64 elements, whose derivatives are scaled by scale(U, lane)."""
 
         def block(terms: Any) -> Any:
-            element = self._pointwise(terms, self.derivatives[0], take_in)
+            element = self._pointwise(terms, take_in)
 
             @inline
             def each(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, count: int, a: Any) -> None:
@@ -412,21 +412,19 @@ class Kernel:
             return each
 
         one, bind = self.maths.passes[0], self.element.bind
-        if self.together:
-            assert self.maths.exponent_slope is not None
-            exponentials, room = self.element.exponentials(one), self.lanes
-            element = self._pointwise(bind(one.terms), bind(self.maths.exponent_slope), take_in)
+        if one.exponent is None:
+            soft = block(bind(one.terms))
+            return hard_or_soft(block(bind(one.hard)), soft, self.element.any_soft) if one.hard else soft
+        exponentials, room, element = self.element.exponentials(one), self.lanes, self._pointwise(bind(one.terms), take_in)
 
-            @inline
-            def together(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, count: int, a: Any) -> None:
-                E = room()
-                exponentials(E, t, p, a)
-                for lane in range(LANES):
-                    element(S, scale(known[0], lane), known[1], t, p, into[0], into[1], i + lane, lane, lane < count, (E[lane],) + a)
+        @inline
+        def with_exponentials(S: Any, known: Any, into: Any, t: Any, p: Any, i: int, count: int, a: Any) -> None:
+            E = room()
+            exponentials(E, t, p, a)
+            for lane in range(LANES):
+                element(S, scale(known[0], lane), known[1], t, p, into[0], into[1], i + lane, lane, lane < count, (E[lane],) + a)
 
-            return together
-        soft = block(self.element.terms(one))
-        return hard_or_soft(block(bind(one.hard)), soft, self.element.any_soft) if one.hard else soft
+        return with_exponentials
 
     def _pointwise_short(self) -> Any:
         """64 rows as one stretch of memory: every element mapped where it lies, then the rows summed."""
@@ -525,7 +523,7 @@ class Kernel:
 
             return step
 
-        if self.together:
+        if one.exponent is not None:
             exponentials, terms, room = self.element.exponentials(one), bind(one.terms), self.lanes
 
             @inline
@@ -786,6 +784,18 @@ def _then(first: Any, second: Any) -> Any:
         second(S, status, W, out, acc, lanes, n, a)
 
     return both
+
+
+def _whatever_e(derivative: Scalar | None) -> Scalar | None:
+    """A derivative that has no use for the exponential."""
+    if derivative is None:
+        return None
+    f = derivative
+
+    def of_all_but_e(c: Any, t: float, p: float, e: float, *a: float) -> Any:
+        return f(c, t, p, *a)
+
+    return of_all_but_e
 
 
 def _totals_themselves(s: Any, n: float, *a: float) -> Any:
