@@ -29,7 +29,7 @@ _INTEGER = np.dtype(np.int64)
 OTHER = -2  # what a kernel returns for arrays that do not fit its frame
 
 # Words of a frame; the loss's parameters follow, and then the headers of the arrays that it is for: all of them, or none.
-N, M, CHUNK, BEGIN, END, TEAM, PARTS, STEP, IGNORE, WEIGH, LONG, HEADERS, ONE, SCALE, PARAMETERS = range(15)
+N, REST, M, CHUNK, BEGIN, END, TEAM, PARTS, STEP, IGNORE, WEIGH, LONG, HEADERS, ONE, OF, SCALE, PARAMETERS = range(17)
 
 Kind = tuple[np.dtype[Any], tuple[int, ...]]  # of arrays: their dtype and their shape
 
@@ -51,16 +51,17 @@ def _as_it_is(kind: Any, x: Any, context: Any) -> Any:
 
 
 def frame(n: int, m: int, chunk: int, begin: int, end: int, team: int = 0, parts: int = 1, step: int = 0, ignore: int = NO_CLASS,
-          scale: float = 1.0, parameters: tuple[float, ...] = (), weigh: bool = False, arrays: Sequence[Kind] = ()) -> Array:  # fmt: skip
-    """The numbers of a kernel's call, for `Kernel.entry`.
+          scale: float = 1.0, parameters: tuple[float, ...] = (), rest: int = 0, of: int | None = None, weigh: bool = False,
+          arrays: Sequence[Kind] = ()) -> Array:  # fmt: skip
+    """The numbers of a kernel's call, for `Kernel.entry`: `of` elements make a row, n unless it is cut, which may leave a rest.
 
     With arrays, the targets, the predictions and, for step 1, the weights of calls that it is for, the kernel returns OTHER without a look
     at the memory of any that are not flat arrays of these shapes and of these very dtypes, which are to be kept alive.
     """
     headers = [x for dtype, shape in arrays for x in (id(np.ndarray), id(dtype), len(shape), *shape)] if arrays else ()
-    known, long = PARAMETERS + len(parameters) if arrays else 0, team != 0 or min(m, (end - begin) * chunk) * n > SMALL
-    words = struct.pack(f"={ONE}q{2 + len(parameters)}d{len(headers)}q", n, m, chunk, begin, end, team, parts, step, ignore, weigh, long,
-                        known, 1.0, scale, *parameters, *headers)  # fmt: skip
+    known, long = PARAMETERS + len(parameters) if arrays else 0, team != 0 or min(m, (end - begin) * chunk) * n + rest > SMALL
+    words = struct.pack(f"={ONE}q{3 + len(parameters)}d{len(headers)}q", n, rest, m, chunk, begin, end, team, parts, step, ignore, weigh,
+                        long, known, 1.0, n if of is None else of, scale, *parameters, *headers)  # fmt: skip
     return np.frombuffer(words, _INTEGER)
 
 

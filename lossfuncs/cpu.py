@@ -76,23 +76,22 @@ def _piece_kernel(rows: Rows, kind: str, index: int, order: int, parameters: int
 def run(problem: Problem, task: Task) -> float:
     """Do the task; returns the total. Raises BadLabel."""
     m, n = problem.m, problem.n
-    if task.total and task.weights is None and _even(problem):
+    if task.total and task.weights is None and _may_be_cut(problem):
         return _cut(problem, task, 0, m * n)
     if n <= LONGEST or problem.labelled:
         return _whole_rows(problem, task, 0, m, n)
     return _long_rows(problem, task, _cut if problem.rows.pointwise else _pieces)
 
 
-def _even(problem: Problem) -> bool:
-    """Whether rows may be cut anywhere, and CUT elements a row leave nothing over."""
-    size = problem.m * problem.n
-    return problem.rows.pointwise and not problem.labelled and (size <= CUT or size % CUT == 0)
+def _may_be_cut(problem: Problem) -> bool:
+    """Whether rows may end anywhere."""
+    return problem.rows.pointwise and not problem.labelled
 
 
 def totals(problem: Problem, weights: Array | None) -> list[float]:
     """The totals of all values of joint rows. Raises BadLabel."""
     out = np.empty((_chunks(problem.m, problem.n), 1 + len(problem.rows.more)))
-    _whole_rows(problem, Task(True, weights), 0, problem.m, problem.n, out)
+    _whole_rows(problem, Task(True, weights), 0, problem.m, problem.n, several=out)
     return [_exact_sum(column) for column in out.T]
 
 
@@ -108,22 +107,21 @@ def shortcut(
     It gives None when a call should go the long way after all: for other arrays, to be shared among threads, or for the error that a
     label out of range deserves.
     """
-    m, n, a = problem.m, problem.n, problem.parameters
-    summed, weighted, share = reduction is not None, len(arrays) > 2, 1.0
-    if summed and not weighted and _even(problem):
-        m, n = (m * n // CUT, CUT) if m * n > CUT else whole(problem.rows, m * n)
-        share = _share(problem, problem.n) / _share(problem, n)
+    m, n, rest, a = problem.m, problem.n, 0, problem.parameters
+    summed, weighted = reduction is not None, len(arrays) > 2
+    if summed and not weighted and _may_be_cut(problem):
+        m, n, rest = cut(problem.rows, m * n)
     if n > LONGEST or dtype != problem.dtype or problem.ignore != NO_CLASS:
         return None
     kernel = _rows_kernel(problem.rows, _kind(problem), problem.labelled, n, summed, order, len(a))
-    call, elements = kernel.call, m * n
+    call, elements = kernel.call, m * n + rest
     chunk = _chunk(n, CHUNK if summed else CHUNK // 8)
-    chunks = -(-m // chunk)
+    chunks = -(-m // chunk) + (rest > 0)
     into, size = (np.dtype(np.float64), (chunks,)) if summed else (dtype, shape)
     divisor = float(problem.m) if reduction == "mean" or reduction == "mean_with_sample_weight" and not weighted else 1.0
     by_weights = weighted and reduction == "mean_with_sample_weight"
-    numbers = frame(n, m, chunk, 0, chunks, step=int(weighted), scale=1.0 / divisor * share,  # to the last bit as in `run`
-                    parameters=a, weigh=weighted and not summed, arrays=arrays)  # fmt: skip
+    numbers = frame(n, m, chunk, 0, chunks, step=int(weighted), scale=1.0 / divisor, parameters=a, rest=rest, of=problem.n,
+                    weigh=weighted and not summed, arrays=arrays)  # fmt: skip
     given, gradient_shape = list(arrays), arrays[1][1]  # to be kept alive: the frame knows the addresses of the dtypes
 
     trials: list[float] = []
@@ -163,7 +161,7 @@ def shortcut(
 
     def reduced(out: Array, w: Any) -> Any:
         total = out.item() if chunks == 1 else _exact_sum(out)
-        return np.float64(share * total / (_sum_of_weights(w) if by_weights else divisor))
+        return np.float64(total / (_sum_of_weights(w) if by_weights else divisor))
 
     def total(t: Any, p: Any, w: Any) -> Any:
         out = empty(chunks)
@@ -205,18 +203,18 @@ def _chunks(m: int, n: int) -> int:
     return -(-m // _chunk(n))
 
 
-def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, several: Array | None = None) -> float:
-    """m rows of n elements, from element `start` on. `several` is for the totals of joint rows: (chunks, values)."""
-    kind, order = _kind(problem), len(task.derivatives)
+def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, rest: int = 0, several: Array | None = None) -> float:
+    """m rows of n elements, from element `start` on, and a rest. `several` is for the totals of joint rows: (chunks, values)."""
+    kind, order, size = _kind(problem), len(task.derivatives), m * n + rest
     kernel = _rows_kernel(problem.rows, kind, problem.labelled, n, task.total, order, len(problem.parameters))
-    chunk, chunks = _chunk(n), _chunks(m, n)
+    chunk, chunks = _chunk(n), _chunks(m, n) + (rest > 0)
     w, step = task.weights, int(task.weights is not None)
     out = several.reshape(-1) if several is not None else np.empty(chunks) if task.total else task.values
     count = 1 if several is None else several.shape[1]
     assert out is not None
 
     def numbers(m: int, chunk: int, begin: int, end: int, team: int = 0, parts: int = 1) -> Array:
-        return frame(n, m, chunk, begin, end, team, parts, step, problem.ignore, task.scale, problem.parameters)
+        return frame(n, m, chunk, begin, end, team, parts, step, problem.ignore, task.scale, problem.parameters, rest, problem.n)
 
     flat = is_flat(problem.p, problem.dtype) and (problem.labelled or is_flat(problem.t, problem.dtype))
     flat = flat and (task.total or out.dtype == problem.dtype) and all(is_flat(d, problem.dtype) for d in task.derivatives)
@@ -224,7 +222,7 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, severa
         if not task.total:  # nothing is added up by chunks: smaller ones are shared more evenly
             chunk = _chunk(n, CHUNK // 8)
             chunks = -(-m // chunk)
-        end = start + m * n
+        end = start + size
         t = problem.t if problem.labelled else problem.t.reshape(-1)[start:end]
         derivatives = [d.reshape(-1)[start:end] for d in task.derivatives] or [out]
         arrays = t, problem.p.reshape(-1)[start:end], w, out, derivatives[0], derivatives[-1]
@@ -240,8 +238,8 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, severa
 
     def one_chunk(c: int) -> int:
         """As above, on copies of the chunk's elements."""
-        lo, hi = c * chunk, min(m, (c + 1) * chunk)
-        begin, end = start + lo * n, start + hi * n
+        lo, hi = min(m, c * chunk), min(m, (c + 1) * chunk)
+        begin, end = start + lo * n, start + (hi * n if lo < m else size)
         p = take(problem.p, begin, end, problem.dtype)
         t = problem.t[lo:hi] if problem.labelled else take(problem.t, begin, end, problem.dtype)
         into = out[c * count : (c + 1) * count] if task.total else np.empty(hi - lo, problem.dtype)
@@ -255,7 +253,7 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, severa
             give(d, begin, end, g)
         return bad + lo if bad >= 0 else -1
 
-    bad = _in_parallel(kernel, m * n, chunks, chunks_of, flat)
+    bad = _in_parallel(kernel, size, chunks, chunks_of, flat)
     if bad >= 0:
         raise BadLabel(bad)
     return _exact_sum(out) if task.total and several is None else 0.0
@@ -303,23 +301,18 @@ def _team(seconds: float) -> int:
 
 def _cut(problem: Problem, task: Task, begin: int, end: int) -> float:
     """The total of a pointwise loss over elements [begin, end): rows end where it suits."""
-    total = 0.0
-    count, rest = divmod(end - begin, CUT)
-    for start, m, n in ((begin, count, CUT), (begin + count * CUT, *whole(problem.rows, rest))):
-        if m and n:
-            share = _share(problem, problem.n) / _share(problem, n)
-            total += share * _whole_rows(problem, task._replace(scale=task.scale * share), start, m, n)
-    return total
+    m, n, rest = cut(problem.rows, end - begin)
+    return _whole_rows(problem, task, begin, m, n, rest)
 
 
-def whole(rows: Rows, elements: int) -> tuple[int, int]:
-    """The rows, and the length of each, in which up to CUT elements of a pointwise loss are added up: a row, or a lane each."""
-    return (elements, 1) if elements <= SHORT and rows.narrow is None else (1, elements)
+def cut(rows: Rows, elements: int) -> tuple[int, int, int]:
+    """The rows, the length of each, and what is left over, in which elements of a pointwise loss are added up.
 
-
-def _share(problem: Problem, n: int) -> float:
-    """What 1 adds to the value of a row of n elements."""
-    return float(plain.on_arrays(problem.rows.value)((1.0,), float(n), *problem.parameters))
+    Up to CUT of them are a row, or a lane each.
+    """
+    if elements > CUT:
+        return elements // CUT, CUT, elements % CUT
+    return (elements, 1, 0) if elements <= SHORT and rows.narrow is None else (1, elements, 0)
 
 
 def _long_rows(problem: Problem, task: Task, one: Callable[[Problem, Task, int, int], float]) -> float:

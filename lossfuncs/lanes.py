@@ -353,9 +353,9 @@ def no_weights(typing: Any, w: Any, lanes: Any, step: Any, W: Any) -> Any:
 
 @intrinsic
 def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, grad: Any, hess: Any,
-                  n: Any, scale: Any, a: Any) -> Any:  # fmt: skip
+                  n: Any, of: Any, scale: Any, a: Any) -> Any:  # fmt: skip
     """Nothing is asked for."""
-    result = types.void(S, W, status, K, t, p, tail_t, tail_p, grad, hess, n, scale, a)
+    result = types.void(S, W, status, K, t, p, tail_t, tail_p, grad, hess, n, of, scale, a)
     return result, lambda context, *_: context.get_dummy_value()
 
 

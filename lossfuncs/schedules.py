@@ -23,10 +23,12 @@ from .boxed import (
     HEADERS,
     IGNORE,
     LONG,
+    OF,
     ONE,
     OTHER,
     PARAMETERS,
     PARTS,
+    REST,
     SCALE,
     STEP,
     TEAM,
@@ -204,15 +206,15 @@ class Kernel:
         read, store, judge = self.read, self.element.store, self.judge
 
         @inline
-        def add(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, n: int, a: Any) -> None:
+        def add(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, of: float, a: Any) -> None:
             for lane in range(LANES):
-                v = judge(value(read(S, lane), float(n), *a), status[lane]) * W[lane]
+                v = judge(value(read(S, lane), of, *a), status[lane]) * W[lane]
                 put(acc, slot + lane, acc[slot + lane] + (v if lane < lanes else 0.0))
 
         @inline
-        def keep(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, n: int, a: Any) -> None:
+        def keep(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, of: float, a: Any) -> None:
             for lane in range(LANES):
-                put(W, lane, judge(value(read(S, lane), float(n), *a), status[lane]))
+                put(W, lane, judge(value(read(S, lane), of, *a), status[lane]))
             for lane in range(lanes):
                 put(out, lane, store(W[lane]))
 
@@ -228,7 +230,7 @@ class Kernel:
         gradient, curvature = (scratch(LANES * SHORT if order > k else 0, kind) for k in range(2))
 
         @inline
-        def padded(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+        def padded(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
                    scale: float, a: Any) -> Any:  # fmt: skip
             T, P, W, V, G, H = t, p, w, out, grad, hess
             if lanes < LANES:
@@ -239,7 +241,7 @@ class Kernel:
                 if wstep:
                     W = weights()
                     _padded(W, w, lanes, LANES)
-            bad = group(T, P, W, V, G, H, acc, lanes, n, wstep, ignore, scale, a)
+            bad = group(T, P, W, V, G, H, acc, lanes, n, of, wstep, ignore, scale, a)
             if lanes < LANES:
                 if stored:
                     _copied(out, V, lanes)
@@ -253,12 +255,12 @@ class Kernel:
             return padded
 
         @inline
-        def either(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+        def either(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
                    scale: float, a: Any) -> Any:  # fmt: skip
             """What lies in one of two places takes LLVM 10 ns to tell from the rest: that counts where 64 rows are 64 elements."""
             if lanes == LANES:
-                return group(t, p, w, out, grad, hess, acc, LANES, n, wstep, ignore, scale, a)
-            return padded(t, p, w, out, grad, hess, acc, lanes, n, wstep, ignore, scale, a)
+                return group(t, p, w, out, grad, hess, acc, LANES, n, of, wstep, ignore, scale, a)
+            return padded(t, p, w, out, grad, hess, acc, lanes, n, of, wstep, ignore, scale, a)
 
         return either
 
@@ -272,15 +274,15 @@ class Kernel:
         targets_block = scratch(0, types.int64) if self.labelled else block
 
         @inline
-        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
                   scale: float, a: Any) -> Any:  # fmt: skip
             S, W, status, K = totals(), lanes64(), lanes64(), labels64()
             bad = check(t, 0, n, ignore, K, status)
             T, P = targets(t, n, targets_block()), predictions(p, n, block())
             fold(S, K, T, P, T, P, n, a)
             weights(w, LANES, wstep, W)
-            derive(S, W, status, K, T, P, T, P, grad, hess, n, scale, a)
-            finish(S, status, W, out, acc, lanes if total else LANES, n, a)
+            derive(S, W, status, K, T, P, T, P, grad, hess, n, of, scale, a)
+            finish(S, status, W, out, acc, lanes if total else LANES, of, a)
             return bad
 
         return group
@@ -310,11 +312,11 @@ class Kernel:
 
         @inline
         def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, grad: Any, hess: Any, n: int,
-                   scale: float, a: Any) -> None:  # fmt: skip
+                   of: float, scale: float, a: Any) -> None:  # fmt: skip
             C, U = spread(), lanes64()
             for lane in range(LANES):
                 put(U, lane, W[lane] * scale)
-                set_to(C, lane, around(read(S, lane), float(n), *a))
+                set_to(C, lane, around(read(S, lane), of, *a))
             x = at(S, softmax) if kept else p
             first_one(C, U, status, K, t, x, grad, n, a)
             second(C, U, status, K, t, x, hess, n, a)
@@ -348,7 +350,7 @@ class Kernel:
         targets_tail = scratch(0, types.int64) if labelled else tail
 
         @inline
-        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
                   scale: float, a: Any) -> Any:  # fmt: skip
             S, R, W, status, one, K, copy_t, copy_p = (
                 totals(), totals(), lanes64(), lanes64(), lanes64(), labels64(), targets_tail(), tail())  # fmt: skip
@@ -368,8 +370,8 @@ class Kernel:
                 fold(S, K, T, P, rest_t, rest_p, n, a)
                 put(status, lane, one[0])
                 set_to(R, lane, read(S, 0))
-                derive(S, at(W, lane), one, K, T, P, rest_t, rest_p, at(grad, lane * n), at(hess, lane * n), n, scale, a)
-            finish(R, status, W, out, acc, lanes, n, a)
+                derive(S, at(W, lane), one, K, T, P, rest_t, rest_p, at(grad, lane * n), at(hess, lane * n), n, of, scale, a)
+            finish(R, status, W, out, acc, lanes, of, a)
             return bad
 
         return group
@@ -437,12 +439,12 @@ class Kernel:
         spread, derivative = scratch(grown if order else 0, types.float64), scratch(grown if order else 0, self.element.type)
 
         @inline
-        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
                   scale: float, a: Any) -> Any:  # fmt: skip
             S, W, U, F, E, G, H = lanes64(), lanes64(), spread(), values(), factors(), derivative(), derivative()
             full = LANES * n
             weights(w, LANES, wstep, W)
-            c = around((0.0,), float(n), *a)
+            c = around((0.0,), of, *a)
             if order:
                 if wstep:
                     for row in range(LANES):
@@ -461,7 +463,7 @@ class Kernel:
                 _copied(grad, G, full)
             if order == 2:
                 _copied(hess, H, full)
-            finish(S, S, W, out, acc, lanes if total else LANES, n, a)
+            finish(S, S, W, out, acc, lanes if total else LANES, of, a)
             return -1
 
         return group
@@ -548,14 +550,14 @@ class Kernel:
         totals, lanes64, tail, weights = self.fold.totals, self.lanes, scratch(LANES, self.element.type), self.weights
 
         @inline
-        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, wstep: int, ignore: int,
+        def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
                   scale: float, a: Any) -> Any:  # fmt: skip
             S, R, W, rest_t, rest_p, G, H = totals(), totals(), lanes64(), tail(), tail(), tail(), tail()
             full, rest = n // LANES * LANES, n % LANES
             weights(w, lanes, wstep, W)
             for lane in range(count * LANES):
                 put(R, lane, 0.0)
-            c = around((0.0,), float(n), *a)
+            c = around((0.0,), of, *a)
             for row in range(lanes):
                 T, P = at(t, row * n), at(p, row * n)
                 into, into2 = at(grad, row * n), at(hess, row * n)
@@ -580,7 +582,7 @@ class Kernel:
                             put(into2, full + i, H[i])
                 settled(S)
                 set_to(R, row, read(S, 0))
-            finish(R, S, W, out, acc, lanes, n, a)
+            finish(R, S, W, out, acc, lanes, of, a)
             return -1
 
         return group
@@ -634,35 +636,41 @@ class Kernel:
 
         @inline
         def derive(S: Any, W: Any, status: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, grad: Any, hess: Any, n: int,
-                   scale: float, a: Any) -> None:  # fmt: skip
-            c, u = around(read(S, 0), float(n), *a), W[0] * scale
+                   of: float, scale: float, a: Any) -> None:  # fmt: skip
+            c, u = around(read(S, 0), of, *a), W[0] * scale
             first_one(S, c, u, status[0], K, t, p, tail_t, tail_p, grad, n, a)
             second(S, c, u, status[0], K, t, p, tail_t, tail_p, hess, n, a)
 
         return derive
 
     def _chunks(self) -> Any:
-        """chunks(...): chunks [begin, end) of `chunk` of m rows of n elements; the first row with a label out of range, or -1."""
+        """chunks(...): chunks [begin, end) of `chunk` of m rows of n elements; the first row with a label out of range, or -1.
+
+        The values are those of a row of `of` elements, of which what is cut has some. `rest` elements behind the rows are a chunk more.
+        """
         group, total, count = self.long_() if self.long else self.short(), self.total, len(self.values)
         dense, stored, single, totals = not self.labelled, not total, self.single, scratch(count * LANES, types.float64)
+        cut = self.long and total and self.maths.pointwise and dense
 
         @inline
-        def chunks(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int,
+        def chunks(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, rest: int, of: float, m: int, chunk: int,
                    wstep: int, ignore: int, scale: float, a: Any, begin: int, end: int) -> Any:  # fmt: skip
             bad = -1
             acc = totals()
-            size = 1 if single else n
+            step = 1 if single else n
             for c in range(begin, end):
                 for lane in range(count * LANES):
                     put(acc, lane, 0.0)
-                stop = (c + 1) * chunk
+                start, stop, size = c * chunk, (c + 1) * chunk, step
                 if stop > m:
                     stop = m
-                for first in range(c * chunk, stop, LANES):
+                if cut and start >= m:
+                    start, stop, size = m, m + 1, rest
+                for first in range(start, stop, LANES):
                     lanes = LANES if stop - first > LANES else stop - first
-                    i = first * size
+                    i = first * step
                     lane = group(at(t, i if dense else first), at(p, i), at(w, first * wstep), at(out, first if stored else 0), at(grad, i),
-                                 at(hess, i), acc, lanes, size, wstep, ignore, scale, a)  # fmt: skip
+                                 at(hess, i), acc, lanes, size, of, wstep, ignore, scale, a)  # fmt: skip
                     if lane >= 0 and bad < 0:
                         bad = first + lane
                 if total:
@@ -676,9 +684,10 @@ class Kernel:
         """The kernel over whole rows, from addresses: such chunks in `parts` by a team's threads."""
         chunks = self._chunks()
 
-        def rows(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, m: int, chunk: int, begin: int, end: int,
-                 team: int, parts: int, wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
-            return shared(chunks, team, parts, begin, end, (t, p, w, out, grad, hess, n, m, chunk, wstep, ignore, scale, a))
+        def rows(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, rest: int, of: float, m: int, chunk: int, begin: int,
+                 end: int, team: int, parts: int, wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
+            given = (t, p, w, out, grad, hess, n, rest, of, m, chunk, wstep, ignore, scale, a)
+            return shared(chunks, team, parts, begin, end, given)
 
         return rows
 
@@ -703,8 +712,8 @@ class Kernel:
             x = numbers(frame)
             m, o, W = f[M], outputs(out), numbers(w) if f[STEP] else at(x, ONE)
             state = release_gil(f[LONG])
-            given = (targets(t), elements(p), W, o, elements(grad), elements(hess), f[N], m, f[CHUNK], f[STEP], f[IGNORE], x[SCALE],
-                     read(at(x, PARAMETERS), 0))  # fmt: skip
+            given = (targets(t), elements(p), W, o, elements(grad), elements(hess), f[N], f[REST], x[OF], m, f[CHUNK], f[STEP], f[IGNORE],
+                     x[SCALE], read(at(x, PARAMETERS), 0))  # fmt: skip
             bad = shared(chunks, f[TEAM], f[PARTS], f[BEGIN], f[END], given)
             if not total and f[WEIGH]:
                 for row in range(m):
@@ -779,9 +788,9 @@ def piece_signature(parameters: int, gradient: bool) -> Any:
 
 def _then(first: Any, second: Any) -> Any:
     @inline
-    def both(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, n: int, a: Any) -> None:
-        first(S, status, W, out, acc, lanes, n, a)
-        second(S, status, W, out, acc, lanes, n, a)
+    def both(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, of: float, a: Any) -> None:
+        first(S, status, W, out, acc, lanes, of, a)
+        second(S, status, W, out, acc, lanes, of, a)
 
     return both
 

@@ -58,11 +58,12 @@ MUTANTS = {
     "rows of padding added": Mutant("schedules.py", "(v if lane < lanes else 0.0)", "v", "padding"),
     "weights left out of a total": Mutant("schedules.py", "status[lane]) * W[lane]", "status[lane])", "total"),
     "the class after the last allowed": Mutant("schedules.py", "(k < classes)", "(k <= classes)", "labels"),
-    "a chunk cut short": Mutant("schedules.py", "stop = (c + 1) * chunk", "stop = (c + 1) * chunk - 1", "chunks"),
+    "a chunk cut short": Mutant("schedules.py", "(c + 1) * chunk, step", "(c + 1) * chunk - 1, step", "chunks"),
     "maxima of pieces merged wrongly": Mutant("cpu.py", "np.max(totals, axis=0)", "np.min(totals, axis=0)", "pieces"),
     "sums of pieces doubled": Mutant("cpu.py", "_exact_sum(x)) for x in totals.T", "_exact_sum(2.0 * x)) for x in totals.T", "pieces"),
     "the exponents of pieces merged wrongly": Mutant("cpu.py", "np.exp(x - m)", "np.exp(m - x)", "exponents"),
-    "cuts without the row's share": Mutant("cpu.py", "_share(problem, problem.n) / _share(problem, n)", "1.0", "cuts"),
+    "cuts taken for whole rows": Mutant("cpu.py", "rest, problem.n)", "rest)", "cuts"),
+    "an element of the rest of a cut left out": Mutant("schedules.py", "m + 1, rest", "m + 1, rest - 1", "cuts"),
 }  # fmt: skip
 
 
@@ -124,7 +125,7 @@ CHECKS = {
     "total": lambda: compare("loss", "mean_squared_error", [(70, 9)], **WEIGHTS),
     "padding": lambda: compare("loss", "categorical_hinge", [(70, 9)], reduction="mean"),
     "chunks": lambda: compare("loss", "mean_squared_error", [(1100, 64)]),
-    "cuts": lambda: compare("loss", "mean_squared_error", [(128, 64)], reduction="mean"),
+    "cuts": lambda: compare("loss", "mean_squared_error", [(128, 64), (130, 64)], reduction="mean"),
     "pieces": lambda: compare("loss", "categorical_hinge", [(LONGEST + 9,)]),
     "exponents": lambda: compare("loss", "categorical_crossentropy", [(LONGEST + 9,)], from_logits=True),
     "labels": labels,

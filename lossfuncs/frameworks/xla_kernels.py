@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 
 from .. import cache
-from ..cpu import CUT, _chunk, _kind, _share, whole
+from ..cpu import CUT, _chunk, _kind, cut
 from ..lanes import intrinsic, pointer, put, scratch
 from ..problem import NO_CLASS, Array
 from ..schedules import SHORT, Kernel
@@ -86,8 +86,8 @@ class Small(NamedTuple):
     attributes: dict[str, Array]
 
 
-# The numbers: rows, elements of a row, divisor of the total, what 1 adds to the value of a row as it was given over one as it is
-# computed, XLA's dtypes of targets and predictions, and from here on the loss's parameters.
+# The numbers: rows, elements of a row, divisor of the total, elements of a row as it was given, XLA's dtypes of targets and predictions,
+# and from here on the loss's parameters.
 _KINDS = {"float16": 10, "bfloat16": 16, "float32": 11, "float64": 12}
 _LABELS = {"int32": (4, types.int32), "int64": (5, types.int64)}
 
@@ -102,14 +102,13 @@ def small(call: Any, labels: np.dtype[Any], order: int) -> Small | None:
         return None
     if len(parameters) > 5 or (problem.labelled and labels.name not in _LABELS) or (not problem.labelled and labels != call.y_pred.dtype):
         return None
-    share = 1.0
+    of = n
     if reduced and problem.rows.pointwise and not problem.labelled:
         if m * n > CUT:
             return None
-        m, n = whole(problem.rows, m * n)
-        share = _share(problem, problem.n) / _share(problem, n)
+        m, n, _ = cut(problem.rows, m * n)
     t_code, p_code = _LABELS[labels.name][0] if problem.labelled else _KINDS[kind], _KINDS[kind]
-    numbers = np.array([m, n, call.divisor() if reduced else 1.0, share, t_code, p_code, *parameters], np.float64)
+    numbers = np.array([m, n, call.divisor() if reduced else 1.0, of, t_code, p_code, *parameters], np.float64)
     message = f"y_true holds a label that is none of y_pred's classes, 0 to {n - 1}"
     rows = problem.rows.suited(kind, problem.labelled, n)
     address = _handler(rows, kind, labels.name if problem.labelled else "", n > SHORT, reduced, order, len(parameters))
@@ -127,19 +126,19 @@ def _handler(rows: Any, kind: str, labels: str, long: bool, total: bool, order: 
     scalar = _memory(types.float64 if kind == "float64" else types.float32)
     one, weight = types.float64 if kind == "float64" else types.float32, scratch(1, types.float64)
 
-    def run(t: Any, p: Any, results: Any, out: Any, n: int, m: int, scale: float, a: Any) -> int:
+    def run(t: Any, p: Any, results: Any, out: Any, n: int, m: int, of: float, scale: float, a: Any) -> int:
         g, w = element(_words(results[1])[3]) if order else p, weight()
         put(w, 0, 1.0)
-        return compute(pointer(t), p, w, out, g, g, n, m, m, 0, 1, 0, 1, 0, NO_CLASS, scale, a)
+        return compute(pointer(t), p, w, out, g, g, n, 0, of, m, m, 0, 1, 0, 1, 0, NO_CLASS, scale, a)
 
-    def to_value(t: Any, p: Any, results: Any, n: int, m: int, share: float, divisor: float, a: Any) -> int:
+    def to_value(t: Any, p: Any, results: Any, n: int, m: int, of: float, divisor: float, a: Any) -> int:
         out = np.empty(1)
-        bad = run(t, p, results, pointer(out), n, m, 1.0 / divisor * share, a)
-        put(scalar(_words(results[0])[3]), 0, one(share * out[0] / divisor))
+        bad = run(t, p, results, pointer(out), n, m, of, 1.0 / divisor, a)
+        put(scalar(_words(results[0])[3]), 0, one(out[0] / divisor))
         return bad
 
-    def to_values(t: Any, p: Any, results: Any, n: int, m: int, share: float, divisor: float, a: Any) -> int:
-        return run(t, p, results, element(_words(results[0])[3]), n, m, 1.0, a)
+    def to_values(t: Any, p: Any, results: Any, n: int, m: int, of: float, divisor: float, a: Any) -> int:
+        return run(t, p, results, element(_words(results[0])[3]), n, m, of, 1.0, a)
 
     finish = to_value if total else to_values
 
