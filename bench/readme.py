@@ -70,8 +70,8 @@ def section(report: dict[str, Any], result: Path, picture: Path) -> str:
         f"reading {roof['read'] / 1e9:.0f} GB/s; "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}; `python -m bench.readme`, all of it in "
         f"[{result.name}](bench/results/{result.name}).",
-        f"Milliseconds, the minimum of {report['rounds']} interleaved rounds; float32, one value a sample unless `value_and_grad`.",
-        "A ratio above 1 says how much faster lossfuncs is, **below 1 that it is behind**.",
+        f"Milliseconds, the median over {report['rounds']} interleaved rounds; float32, one value a sample unless `value_and_grad`.",
+        "A ratio, the median of the rounds' own, above 1 says how much faster lossfuncs is, **below 1 that it is behind**.",
     ]
     if found:
         lines.append(f"The geometric mean is {found['mean']:.2f}, the worst {found['worst']:.2f}.")
@@ -96,10 +96,10 @@ def _rows(result: dict[str, Any], report: dict[str, Any]) -> list[str]:
         share = "" if line["share_of_roof"] is None else f"{line['share_of_roof']:.0%}"
         peer, ratio = line["best_peer"], line["ratio"]
         if peer is None:
-            rows.append(f"| {name} | {_milliseconds(line['minimum'])} | | | | {share} |")
+            rows.append(f"| {name} | {_milliseconds(line['median'])} | | | | {share} |")
             continue
         shown = f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.2f}**"
-        rows.append(f"| {name} | {_milliseconds(line['minimum'])} | {_milliseconds(lines[peer]['minimum'])} | {peer} | {shown} | {share} |")
+        rows.append(f"| {name} | {_milliseconds(line['median'])} | {_milliseconds(lines[peer]['median'])} | {peer} | {shown} | {share} |")
     return rows
 
 

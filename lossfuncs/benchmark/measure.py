@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import statistics
 import sys
 import traceback
 from collections.abc import Sequence
@@ -147,8 +148,8 @@ def compare(results: Sequence[Array], exact: Sequence[Array]) -> tuple[float, st
 def figures(result: dict[str, Any], roofs: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     """One line for each contestant of a measured workload: what the table, the CSV file and the page show.
 
-    Rates, the share of the roof and the ratio are by minima. The roof is the least time in which the device could move the bytes and
-    take the elementary functions, each counted as a logarithm. The ratio is to the best peer on the same device: above 1 is faster.
+    Rates and the share of the roof are by minima. The roof is the least time in which the device could move the bytes and take the
+    elementary functions, each counted as a logarithm. The ratio is to the best peer on the same device: above 1 is faster.
     """
     contestants = result["contestants"]
     lines = []
@@ -156,7 +157,7 @@ def figures(result: dict[str, Any], roofs: dict[str, dict[str, float]]) -> list[
         line = {key: result[key] for key in ("problem", "identity", "shape", "dtype", "data")} | {key: each.get(key) for key in (
             "name", "ours", "minimum", "median", "lower", "upper", "error", "launch", "unstable", "fault")}  # fmt: skip
         if "fault" not in each:
-            peers = {x["name"]: x["minimum"] for x in contestants
+            peers = {x["name"]: ratio(x, each) for x in contestants
                      if not x["ours"] and "fault" not in x and x["device"] == each["device"]}  # fmt: skip
             best = min(peers, key=lambda name: peers[name], default=None)
             roof = roofs.get("cuda" if each["device"] == "cuda" else str(each["threads"]), roofs.get("cpu"))
@@ -166,10 +167,18 @@ def figures(result: dict[str, Any], roofs: dict[str, dict[str, float]]) -> list[
                 "bytes_per_second": (result["bytes_read"] + result["bytes_written"]) / each["minimum"],
                 "share_of_roof": least / each["minimum"] if least else None,
                 "best_peer": best,
-                "ratio": peers[best] / each["minimum"] if best else None,
+                "ratio": peers[best] if best else None,
             }
         lines.append(line)
     return lines
+
+
+def ratio(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """How many times as long the one takes: the median over the rounds, in each of which both took their turn.
+
+    By minima it would be luck: memory shared with other machines is half as fast again in some rounds, for whose turn it then is.
+    """
+    return float(statistics.median(x / y for x, y in zip(one["rounds"], other["rounds"], strict=False)))
 
 
 def shortest(result: dict[str, Any], roof: dict[str, float]) -> float:

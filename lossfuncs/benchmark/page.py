@@ -139,9 +139,9 @@ def _explained(report: dict[str, Any]) -> str:
     rotated = "stay in the caches" if report["warm"] else rotated
     return (
         f'<p class="faint">Results were checked against float64 first; the largest error is relative to the value, or to the root mean '
-        f"square of all values where that is larger. {report['rounds']} interleaved rounds; arrays {rotated}. Rates, the share of the roof "
-        f"and the ratio (best peer / this: below 1 is behind) are by minima. The roof is the least time in which the machine moves the "
-        f"bytes and takes the elementary functions.</p>"
+        f"square of all values where that is larger. {report['rounds']} interleaved rounds; arrays {rotated}. Rates and the share of the "
+        f"roof are by minima; the ratio (best peer / this: below 1 is behind) is the median over the rounds. The roof is the least time in "
+        f"which the machine moves the bytes and takes the elementary functions.</p>"
         '<div class="tools"><input id="filter" type="search" placeholder="filter: huber float32" aria-label="filter rows">'
         '<select class="sorters" aria-label="sort by"></select></div>'
     )

@@ -30,8 +30,8 @@ EPILOG = """examples:
 
 Every result is checked against float64 before it is timed. Contestants take turns in interleaved rounds. Arrays larger than a quarter of
 the last-level cache are rotated through copies that exceed it, so that they come from memory; with --warm they stay where they are.
-Times are medians with their quartiles; rates, the share of the roof and ratios are by minima. The roof is the least time in which this
-machine can move the bytes and take the elementary functions. The ratio is best peer / this: below 1 is behind.
+Times are medians with their quartiles; rates and the share of the roof are by minima. The roof is the least time in which this machine
+can move the bytes and take the elementary functions. The ratio is best peer / this, the median over the rounds: below 1 is behind.
 """
 ROUNDS, QUICK_ROUNDS = 10, 4
 MIN_TIME, QUICK_MIN_TIME = 0.3, 0.06
