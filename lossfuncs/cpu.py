@@ -108,7 +108,9 @@ def shortcut(
     label out of range deserves.
     """
     m, n, rest, a = problem.m, problem.n, 0, problem.parameters
-    summed, weighted = reduction is not None, len(arrays) > 2
+    weighted = len(arrays) > 2
+    alone = m == 1 and n > LONGEST  # the value of such a row is a total, too
+    summed = reduction is not None or alone
     if summed and not weighted and _may_be_cut(problem):
         m, n, rest = cut(problem.rows, m * n)
     if n > LONGEST or dtype != problem.dtype or problem.ignore != NO_CLASS:
@@ -161,6 +163,9 @@ def shortcut(
 
     def reduced(out: Array, w: Any) -> Any:
         total = out.item() if chunks == 1 else _exact_sum(out)
+        if reduction is None:
+            with np.errstate(over="ignore"):  # of a half
+                return np.full(shape, total, dtype)[()]
         return np.float64(total / (_sum_of_weights(w) if by_weights else divisor))
 
     def total(t: Any, p: Any, w: Any) -> Any:
@@ -323,7 +328,8 @@ def _long_rows(problem: Problem, task: Task, one: Callable[[Problem, Task, int, 
         value = one(problem, Task(True, None, task.scale * w, None, task.derivatives), i * problem.n, (i + 1) * problem.n)
         totals.append(w * value)
         if task.values is not None:
-            task.values[i] = value
+            with np.errstate(over="ignore"):  # of a half
+                task.values[i] = value
     return _exact_sum(np.array(totals)) if task.total else 0.0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import DIFFERENTIABLE, bits, inputs
+from cases import DIFFERENTIABLE, LONGEST, bits, inputs
 from numpy.lib.stride_tricks import as_strided
 
 import lossfuncs
@@ -92,6 +92,23 @@ def test_second_derivatives_have_the_bits_of_the_first(
     given = np.empty_like(p), np.empty_like(p)
     found = call(out=given)
     assert found[0] is given[0] and found[1] is given[1] and same(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("shape", [(LONGEST + 5,), (1, 2 * LONGEST), (70, 4001)])
+def test_calls_that_cut_rows_have_the_bits_of_the_first(
+    shape: tuple[int, ...], dtype: Any, no_long_way: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    t, p = (rng.uniform(1, 1000, shape).astype(dtype) for _ in range(2))  # whose mean square overflows a half
+    calls: list[Callable[[], Any]] = []
+    for loss, reduction in itertools.product(("mean_squared_error", "mean_squared_logarithmic_error", "poisson"), (None, "sum", "mean")):
+        calls.append(functools.partial(losses.get(loss), t, p, reduction=reduction))
+        calls.append(functools.partial(lossfuncs.value_and_grad, loss, t, p, reduction=reduction))
+    wanted = [long(call, monkeypatch) for call in calls]
+    no_long_way()
+    for call, first in zip(calls, wanted, strict=True):
+        assert same(call(), first) and same(call(), first)
 
 
 def test_classes_and_metrics_go_the_short_way_too(no_long_way: Callable[[], None]) -> None:
