@@ -18,7 +18,7 @@ from . import plain
 from .devices import device_of
 from .frameworks.arrays import adapter, read
 from .options import number, shown
-from .problem import NO_CLASS, STRUCTURAL, Array, BadLabel, Problem, Task, is_flat, take
+from .problem import NO_CLASS, STRUCTURAL, Array, BadLabel, Problem, Task, divides, is_flat, sum_of_weights, take
 from .rows import Rows, joint
 
 REDUCTIONS = {None: None, "none": None, "sum": "sum", "mean": "mean", "sum_over_batch_size": "mean",
@@ -91,8 +91,7 @@ class Call:
         if self.reduction == "sum":
             return 1.0
         if self.reduction == "mean_with_sample_weight" and self.weights is not None:
-            with np.errstate(all="ignore"):
-                total = float(np.sum(self.weights if self.valid is None else self.weights[self.valid]))
+            total = sum_of_weights(self.weights if self.valid is None else self.weights[self.valid])
         else:
             total = float(self.m if self.valid is None else np.count_nonzero(self.valid))
         return total if total else (math.inf if self.m else math.nan)
@@ -105,6 +104,8 @@ class Call:
             raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {shown(reduction)}") from None
         if sample_weight is not None:
             self.weights = spread("sample_weight", sample_weight, self.shape, self.device)
+            if self.reduction == "mean_with_sample_weight" and self.device is None and not divides(total := sum_of_weights(self.weights)):
+                self.weights = np.ldexp(self.weights, 64 if abs(total) < 1.0 else -64)  # only their ratios count; fewer than 2^64 fit then
 
     def weighted(self, values: Array) -> Any:
         """Values (m,) as the user gets them without a reduction."""

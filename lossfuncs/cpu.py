@@ -19,7 +19,7 @@ from numba.core import errors
 from . import cache, plain, threads
 from .boxed import LONG, OTHER, PARTS, SCALE, TEAM, Kind, frame
 from .fold import KEPT
-from .problem import NO_CLASS, Array, BadLabel, Problem, Task, give, is_flat, take
+from .problem import NO_CLASS, Array, BadLabel, Problem, Task, divides, give, is_flat, sum_of_weights, take
 from .problem import exact_sum as _exact_sum
 from .rows import Pass, Rows
 from .schedules import SHORT, SIGNATURE, Kernel, piece_signature
@@ -161,39 +161,39 @@ def shortcut(
             return None
         return out if shape else out[()]
 
-    def reduced(out: Array, w: Any) -> Any:
+    def reduced(out: Array, by: float) -> Any:
         total = out.item() if chunks == 1 else _exact_sum(out)
         if reduction is None:
             with np.errstate(over="ignore"):  # of a half
                 return np.full(shape, total, dtype)[()]
-        return np.float64(total / (_sum_of_weights(w) if by_weights else divisor))
+        return np.float64(total / by)
 
     def total(t: Any, p: Any, w: Any) -> Any:
         out = empty(chunks)
-        return None if compute(t, p, w, out, out, out, numbers) != -1 else reduced(out, w)
+        if compute(t, p, w, out, out, out, numbers) != -1:
+            return None
+        by = sum_of_weights(w) if by_weights else divisor
+        return reduced(out, by) if divides(by) else None
 
     def derived(t: Any, p: Any, w: Any, gradient: Any = None, curvature: Any = None) -> Any:
-        out, mine = empty(size, into), numbers
+        out, mine, by = empty(size, into), numbers, divisor
         if gradient is None:
             gradient = empty(gradient_shape, dtype)
             curvature = empty(gradient_shape, dtype) if order == 2 else gradient
         if by_weights:
             if type(w) is not np.ndarray or w.dtype != given[2][0]:
                 return None
+            by = sum_of_weights(w)
+            if not divides(by):
+                return None
             mine = numbers.copy()
-            mine.view(np.float64)[SCALE] = 1.0 / _sum_of_weights(w)
+            mine.view(np.float64)[SCALE] = 1.0 / by
         if compute(t, p, w, out, gradient, gradient if order == 1 else curvature, mine) != -1:
             return None
-        value = reduced(out, w) if summed else out if shape else out[()]
+        value = reduced(out, by) if summed else out if shape else out[()]
         return (value, gradient) if order == 1 else (value, gradient, curvature)
 
     return derived if order else total if summed else values
-
-
-def _sum_of_weights(w: Array) -> float:
-    """What a mean by weights divides by."""
-    with np.errstate(all="ignore"):
-        return float(np.add.reduce(w.reshape(-1))) or math.inf
 
 
 def _chunk(n: int, elements: int = CHUNK) -> int:

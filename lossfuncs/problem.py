@@ -106,3 +106,14 @@ def exact_sum(x: Array) -> float:
     except (ValueError, OverflowError):  # inf - inf, or too large: IEEE's answer
         with np.errstate(all="ignore"):
             return float(np.sum(x))
+
+
+def sum_of_weights(w: Array) -> float:
+    """What a mean by weights divides by."""
+    with np.errstate(all="ignore"):
+        return float(np.add.reduce(w.reshape(-1)))
+
+
+def divides(total: float) -> bool:
+    """Whether it and its reciprocal are finite and, with what they are multiplied by, stay so."""
+    return 2.0**-960 < abs(total) < math.inf

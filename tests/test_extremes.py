@@ -111,3 +111,16 @@ def test_focal_losses_of_sure_logits_vanish_with_all_their_derivatives(gamma: fl
         with np.errstate(under="ignore"):
             for d, factor in zip(found, (-sign * k, k * k), strict=True):
                 np.testing.assert_allclose(d[:, 0], factor * np.exp(-k * p), rtol=1e-5, atol=float(np.finfo(dtype).tiny) * 1e8)
+
+
+@pytest.mark.parametrize("cpu", ["numpy", "numba"])  # a GPU would have to wait for their sum
+@pytest.mark.parametrize("scale", [1.7e308, 1e-310, 5e-324])
+def test_only_the_ratios_of_weights_count_in_their_mean(scale: float, cpu: str) -> None:
+    p = np.arange(1.0, 5.0)[:, None] * np.ones((4, 3))
+    for w in ([1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]):
+        few, many = ({"sample_weight": np.array(w) * x, "reduction": "mean_with_sample_weight"} for x in (1.0, scale))
+        for _ in range(3):  # the long way and the short one
+            with lossfuncs.backend(cpu):
+                (value, gradient), (scaled, slope) = (lossfuncs.value_and_grad("mse", np.zeros((4, 3)), p, **how) for how in (few, many))
+                assert lossfuncs.mean_squared_error(np.zeros((4, 3)), p, **many) == scaled == pytest.approx(value, rel=1e-15)
+            np.testing.assert_allclose(slope, gradient, rtol=1e-15)
