@@ -186,8 +186,8 @@ class _Function:
         leaves = [self.context.get_value_type(leaf) for kind in kinds for leaf in _leaves_of(kind)]
         self.ir = ir.Function(part.module, ir.FunctionType(ir.VoidType(), leaves), name)
         self.ir.linkage = "internal"
-        self.ir.attributes.add("alwaysinline")
-        self.ir.attributes.add("nounwind")
+        for attribute in ("alwaysinline", "nounwind", "noduplicate"):  # a call stands for much: LLVM would duplicate it for a test
+            self.ir.attributes.add(attribute)
         self.result: Any = None
         self.kinds = kinds
         self.scope: dict[str, Value] = {}  # of names that are given one value only
@@ -304,7 +304,8 @@ class _Function:
         if not builder.block.is_terminated:
             following = builder.add(i, ir.IntType(64)(step.value), flags=("nsw",))
             i.add_incoming(following, builder.block)
-            target.interleave(self.part.module, builder.branch(header))
+            blocks = step.value != 1 and not (isinstance(start, Known) and isinstance(stop, Known))
+            target.hint(self.part.module, builder.branch(header), blocks)
         builder.position_at_end(after)
 
     def while_(self, s: ast.While) -> None:
@@ -316,7 +317,7 @@ class _Function:
         builder.position_at_end(body)
         self.suite(s.body)
         if not builder.block.is_terminated:
-            target.interleave(self.part.module, builder.branch(header))
+            target.hint(self.part.module, builder.branch(header))
         builder.position_at_end(after)
 
     def give_back(self, value: Value) -> None:

@@ -70,14 +70,17 @@ def is_ours(function: Callable[..., Any]) -> bool:
     return (function.__module__ or "").startswith(f"{__package__}.")
 
 
-def interleave(module: Any, jump: Any) -> None:
+def hint(module: Any, jump: Any, blocks: bool = False) -> None:
     """A hint for the loop that ends with this jump: where LLVM makes vectors of it, several at a time.
 
-    An operation waits for the one before it, and a CPU does not look far enough ahead to find those of the next vector by itself.
+    An operation waits for the one before it, and a CPU does not look far enough ahead to find those of the next vector by itself. A loop
+    over blocks is not to be unrolled: often there are one or two.
     """
-    hint = module.add_metadata([ir.MetaDataString(module, "llvm.loop.interleave.count"), ir.IntType(32)(TOGETHER)])
-    loop = ir.MDValue(module, [hint], str(len(module.metadata)))
-    loop.operands = loop, hint  # LLVM knows it for a loop's by this
+    hints = [module.add_metadata([ir.MetaDataString(module, "llvm.loop.interleave.count"), ir.IntType(32)(TOGETHER)])]
+    if blocks:
+        hints.append(module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")]))
+    loop = ir.MDValue(module, hints, str(len(module.metadata)))
+    loop.operands = loop, *hints  # LLVM knows it for a loop's by this
     jump.set_metadata("llvm.loop", loop)
 
 
@@ -209,7 +212,7 @@ def _own() -> Any:
                 for block in function.blocks:
                     before.add(block)
                     if block.terminator is not None and block.terminator.opname == "br" and block.terminator.operands[0] in before:
-                        interleave(module, block.terminator)
+                        hint(module, block.terminator)
 
     class Compiler(compiler.CompilerBase):  # type: ignore[misc]
         def define_pipelines(self) -> list[Any]:
