@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from . import exact, rows, vectormath
+from .front import inline
 from .lanes import (
     LANES,
     add_to,
@@ -45,7 +45,6 @@ from .lanes import (
     widen,
 )
 from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_back
-from .target import jit
 
 AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
@@ -53,11 +52,6 @@ NEAR = 8192  # elements of the longest row whose successor's targets are fetched
 TREES = {add_to: sum_of_lanes, dot_to: sum_of_lanes, factor_to: sum_of_lanes, max_to: max_of_lanes, top_to: top_of_lanes}
 
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
-
-
-def inline(part: Callable[..., Any]) -> Any:
-    """What a kernel is put together from: never called from Python, so it gets no wrapper."""
-    return jit(part, nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 class Element:
@@ -317,9 +311,10 @@ class Fold:
                     parts_to(X, lane, terms(read(S, 0), target(K, tail_t, steps, lane), load(tail_p[lane]), *a))
                 half = LANES // 2
                 while half:
-                    for i in range(0, size, LANES):
-                        for lane in range(half):
-                            parts_to(at(X, i // (3 * LANES) * (3 * LANES)), lane, X[i + lane + half])
+                    for first_part in range(0, size, 3 * LANES):
+                        for i in range(first_part, first_part + 3 * LANES, LANES):
+                            for lane in range(half):
+                                parts_to(at(X, first_part), lane, X[i + lane + half])
                     half //= 2
 
         return gather
@@ -349,19 +344,21 @@ class Fold:
             gather(S, K, t, p, tail_t, tail_p, n, a)
             return settled(S, 0, a)
 
+        in_parts, in_parts_of_row = rarely(rows), rarely(row)
+
         @inline
         def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             doubts = 0
             for lane in range(LANES):
                 doubts += doubt(read(S, lane), *a)
             if doubts:
-                rarely(rows, S, K, t, p, tail_t, tail_p, n, a)
+                in_parts(S, K, t, p, tail_t, tail_p, n, a)
 
         @inline
         def long(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             s = read(S, 0)
             if doubt(s, *a):  # not of S itself: then all lanes would have to be in memory, whether in doubt or not
-                put(S, which * LANES, rarely(row, s, K, t, p, tail_t, tail_p, n, a))
+                put(S, which * LANES, in_parts_of_row(s, K, t, p, tail_t, tail_p, n, a))
 
         return long if self.long else short
 

@@ -18,6 +18,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from .front import apart
+
 LANES = 64
 _INDEX = ir.IntType(64)
 _BYTES = {ir.DoubleType(): 8, ir.FloatType(): 4, ir.IntType(16): 2, ir.IntType(64): 8}
@@ -101,34 +103,19 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(function, [a, b, c])
 
 
-def own_function(context: Any, module: Any, body: Any, signature: Any, kinds: Any) -> Any:
-    """The body, compiled with `fold.inline`, as a function of this module that stays apart.
+def rarely(body: Any) -> Any:
+    """An intrinsic (s, K, ...): the number body(s, K, ...), from code apart, as it is rarely run. `body` is made with `inline`."""
 
-    LLVM knows its arguments to be no scratch of its own: what comes in a struct in memory might be.
-    """
-    compiled = body.dispatcher.get_compile_result(signature)
-    context.active_code_library.add_linking_library(compiled.library)
-    result = context.get_value_type(signature.return_type)
-    function = ir.Function(module, ir.FunctionType(result, kinds), module.get_unique_name("body"))
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
-    declared = context.declare_function(module, compiled.fndesc)
-    builder.ret(context.call_conv.call_function(builder, declared, signature.return_type, signature.args, function.args)[1])
-    return function
+    @intrinsic
+    def called(typing: Any, s: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: Any, a: Any) -> Any:
+        arguments = (s, K, t, p, tail_t, tail_p, n, a)
 
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.call(apart(typing, context, builder.module, body, arguments, [x.type for x in args]), args)
 
-@intrinsic
-def rarely(typing: Any, body: Any, s: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: Any, a: Any) -> Any:
-    """The number body(s, K, ...), from code apart, as it is rarely run."""
-    arguments = (s, K, t, p, tail_t, tail_p, n, a)
-    inner = body.get_call_type(typing, arguments, {})
+        return types.float64(*arguments), emit
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        function = own_function(context, builder.module, body, inner, [x.type for x in args[1:]])
-        return builder.call(function, args[1:])
-
-    return types.float64(body, *arguments), emit
+    return called
 
 
 def _each_number(context: Any, builder: Any, kind: Any, values: Any) -> list[Any]:

@@ -8,7 +8,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .lanes import intrinsic, own_function
+from .front import apart
+from .lanes import intrinsic
 from .threads import _CONDUCT
 
 _WORD, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
@@ -16,36 +17,41 @@ _PART = ir.FunctionType(_WORD, [_BYTES, _WORD])  # (frame, number of the part) -
 _CONDUCTOR = ir.FunctionType(_WORD, [_BYTES, _PART.as_pointer(), _BYTES, _WORD])
 
 
-@intrinsic
-def shared(typing: Any, body: Any, team: Any, parts: Any, begin: Any, end: Any, arguments: Any) -> Any:
-    """The least of body(*arguments, lo, hi) that is not negative, or -1, where [lo, hi) are `parts` parts of [begin, end).
+def shared(body: Any) -> Any:
+    """An intrinsic (team, parts, begin, end, arguments): the least of body(*arguments, lo, hi) that is not negative, or -1.
 
-    `team` is what `threads.enlist` gave; with 0 it is body(*arguments, begin, end). `body` is compiled with `fold.inline`, once.
+    [lo, hi) are `parts` parts of [begin, end). `team` is what `threads.enlist` gave; with 0 it is body(*arguments, begin, end). `body` is
+    compiled with `front.inline`, once.
     """
-    inner = body.get_call_type(typing, (*arguments.types, types.intp, types.intp), {})
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _, team, parts, begin, end, arguments = args
-        fields = [builder.extract_value(arguments, i) for i in range(len(signature.args[5].types))]
-        frame = ir.LiteralStructType([_WORD, _WORD, _WORD, *(field.type for field in fields)])
-        own = own_function(context, builder.module, body, inner, [*(field.type for field in fields), _WORD, _WORD])
-        part = _part(builder.module, frame, own)
+    @intrinsic
+    def sharing(typing: Any, team: Any, parts: Any, begin: Any, end: Any, arguments: Any) -> Any:
+        kinds = (*arguments.types, types.intp, types.intp)
 
-        place, result = cgutils.alloca_once(builder, frame), cgutils.alloca_once(builder, _WORD)
-        alone = builder.icmp_signed("==", team, _WORD(0))
-        for k, value in enumerate([builder.select(alone, _WORD(1), parts), begin, end, *fields]):
-            builder.store(value, _field(builder, place, k))
-        packed = builder.bitcast(place, _BYTES)
-        with builder.if_else(alone) as (serial, together):
-            with serial:
-                builder.store(builder.call(part, [packed, _WORD(0)]), result)
-            with together:
-                word = builder.inttoptr(builder.add(team, _WORD(8 * _CONDUCT)), _WORD.as_pointer())
-                conduct = builder.inttoptr(builder.load(word), _CONDUCTOR.as_pointer())
-                builder.store(builder.call(conduct, [builder.inttoptr(team, _BYTES), part, packed, parts]), result)
-        return builder.load(result)
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            team, parts, begin, end, arguments = args
+            fields = [builder.extract_value(arguments, i) for i in range(len(kinds) - 2)]
+            frame = ir.LiteralStructType([_WORD, _WORD, _WORD, *(field.type for field in fields)])
+            own = apart(typing, context, builder.module, body, kinds, [*(field.type for field in fields), _WORD, _WORD])
+            part = _part(builder.module, frame, own)
 
-    return types.int64(body, team, parts, begin, end, arguments), emit
+            place, result = cgutils.alloca_once(builder, frame), cgutils.alloca_once(builder, _WORD)
+            alone = builder.icmp_signed("==", team, _WORD(0))
+            for k, value in enumerate([builder.select(alone, _WORD(1), parts), begin, end, *fields]):
+                builder.store(value, _field(builder, place, k))
+            packed = builder.bitcast(place, _BYTES)
+            with builder.if_else(alone) as (serial, together):
+                with serial:
+                    builder.store(builder.call(part, [packed, _WORD(0)]), result)
+                with together:
+                    word = builder.inttoptr(builder.add(team, _WORD(8 * _CONDUCT)), _WORD.as_pointer())
+                    conduct = builder.inttoptr(builder.load(word), _CONDUCTOR.as_pointer())
+                    builder.store(builder.call(conduct, [builder.inttoptr(team, _BYTES), part, packed, parts]), result)
+            return builder.load(result)
+
+        return types.int64(team, parts, begin, end, arguments), emit
+
+    return sharing
 
 
 def _part(module: Any, frame: Any, own: Any) -> Any:

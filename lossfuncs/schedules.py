@@ -43,7 +43,8 @@ from .boxed import (
     take_gil,
     words,
 )
-from .fold import AHEAD, ELEMENTS, Fold, hard_or_soft, inline
+from .fold import AHEAD, ELEMENTS, Fold, hard_or_soft
+from .front import inline
 from .lanes import (
     BAD,
     IGNORED,
@@ -682,12 +683,12 @@ class Kernel:
 
     def rows(self) -> Any:
         """The kernel over whole rows, from addresses: such chunks in `parts` by a team's threads."""
-        chunks = self._chunks()
+        chunks = shared(self._chunks())
 
         def rows(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, rest: int, of: float, m: int, chunk: int, begin: int,
                  end: int, team: int, parts: int, wstep: int, ignore: int, scale: float, a: Any) -> Any:  # fmt: skip
             given = (t, p, w, out, grad, hess, n, rest, of, m, chunk, wstep, ignore, scale, a)
-            return shared(chunks, team, parts, begin, end, given)
+            return chunks(team, parts, begin, end, given)
 
         return rows
 
@@ -697,12 +698,13 @@ class Kernel:
         Where the frame says so, values that are stored are weighted afterwards, as the NumPy reference weights them. Weights that are not
         there may be any object, and derivatives any array.
         """
-        chunks, element, total, load, store = self._chunks(), self.element, self.total, self.element.load, self.element.store
+        chunks, element, total, load, store = shared(self._chunks()), self.element, self.total, self.element.load, self.element.store
         read = column(self.parameters, 1)
         elements = memory(element.type)
         targets, outputs = words if self.labelled else elements, numbers if total else elements
 
-        def entry(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, frame: Any) -> Any:
+        @inline
+        def compute(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, frame: Any) -> Any:
             f = words(frame)
             if f[HEADERS]:
                 header = at(f, f[HEADERS])
@@ -714,12 +716,15 @@ class Kernel:
             state = release_gil(f[LONG])
             given = (targets(t), elements(p), W, o, elements(grad), elements(hess), f[N], f[REST], x[OF], m, f[CHUNK], f[STEP], f[IGNORE],
                      x[SCALE], read(at(x, PARAMETERS), 0))  # fmt: skip
-            bad = shared(chunks, f[TEAM], f[PARTS], f[BEGIN], f[END], given)
+            bad = chunks(f[TEAM], f[PARTS], f[BEGIN], f[END], given)
             if not total and f[WEIGH]:
                 for row in range(m):
                     put(o, row, store(load(o[row]) * W[row]))
             take_gil(state)
             return bad
+
+        def entry(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, frame: Any) -> Any:
+            return compute(t, p, w, out, grad, hess, frame)
 
         return entry
 

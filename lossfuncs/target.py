@@ -52,7 +52,7 @@ def context() -> Any:
 
 def is_known(function: Callable[..., Any]) -> bool:
     """Whether Numba has code of its own for a Python function."""
-    if not _is_ours(function):
+    if not is_ours(function):
         load_all()
     types = _dispatcher.targetdescr.typing_context
     types.refresh()  # functions with a registered overload are known
@@ -65,18 +65,22 @@ def load_all() -> None:
         context().load_all()
 
 
-def _is_ours(function: Callable[..., Any]) -> bool:
+def is_ours(function: Callable[..., Any]) -> bool:
+    """Whether it is one of this package."""
     return (function.__module__ or "").startswith(f"{__package__}.")
 
 
-def _interleave(module: Any, jump: Any) -> None:
+def hint(module: Any, jump: Any, blocks: bool = False) -> None:
     """A hint for the loop that ends with this jump: where LLVM makes vectors of it, several at a time.
 
-    An operation waits for the one before it, and a CPU does not look far enough ahead to find those of the next vector by itself.
+    An operation waits for the one before it, and a CPU does not look far enough ahead to find those of the next vector by itself. A loop
+    over blocks is not to be unrolled: often there are one or two.
     """
-    hint = module.add_metadata([ir.MetaDataString(module, "llvm.loop.interleave.count"), ir.IntType(32)(TOGETHER)])
-    loop = ir.MDValue(module, [hint], str(len(module.metadata)))
-    loop.operands = loop, hint  # LLVM knows it for a loop's by this
+    hints = [module.add_metadata([ir.MetaDataString(module, "llvm.loop.interleave.count"), ir.IntType(32)(TOGETHER)])]
+    if blocks:
+        hints.append(module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")]))
+    loop = ir.MDValue(module, hints, str(len(module.metadata)))
+    loop.operands = loop, *hints  # LLVM knows it for a loop's by this
     jump.set_metadata("llvm.loop", loop)
 
 
@@ -208,12 +212,12 @@ def _own() -> Any:
                 for block in function.blocks:
                     before.add(block)
                     if block.terminator is not None and block.terminator.opname == "br" and block.terminator.operands[0] in before:
-                        _interleave(module, block.terminator)
+                        hint(module, block.terminator)
 
     class Compiler(compiler.CompilerBase):  # type: ignore[misc]
         def define_pipelines(self) -> list[Any]:
             pipeline = compiler.DefaultPassBuilder.define_nopython_pipeline(self.state)
-            if not implementations.complete() and _is_ours(self.state.func_id.func):
+            if not implementations.complete() and is_ours(self.state.func_id.func):
                 pipeline.passes = [one for one in pipeline.passes if one[0].__name__ not in IDLE]
                 pipeline.finalize()
             return [pipeline]

@@ -18,7 +18,7 @@ from numba import types  # noqa: E402
 
 import lossfuncs  # noqa: E402
 from lossfuncs import cache, losses, threads  # noqa: E402
-from lossfuncs.fold import inline  # noqa: E402
+from lossfuncs.front import inline  # noqa: E402
 from lossfuncs.lanes import pointer, put  # noqa: E402
 from lossfuncs.parts import shared  # noqa: E402
 
@@ -42,8 +42,10 @@ def kernel() -> Callable[..., int]:
             put(x, i, x[i] + 1.0)
         return max(begin, bad) if max(begin, bad) < end else -1
 
+    sharing = shared(body)
+
     def run(x: Any, bad: int, begin: int, end: int, team: int, parts: int) -> int:
-        return shared(body, team, parts, begin, end, (pointer(x), bad))
+        return sharing(team, parts, begin, end, (pointer(x), bad))
 
     i = types.int64
     return cache.compile(run, i(types.Array(types.float64, 1, "C"), i, i, i, i, i))
@@ -74,8 +76,10 @@ def test_parts_become_smaller_towards_the_end(fresh_pool: None) -> None:
         put(sizes, begin, float(end - begin))
         return -1
 
+    sharing = shared(body)
+
     def run(sizes: Any, end: int, team: int, parts: int) -> int:
-        return shared(body, team, parts, 0, end, (pointer(sizes),))
+        return sharing(team, parts, 0, end, (pointer(sizes),))
 
     i = types.int64
     parts_of = cache.compile(run, i(types.Array(types.float64, 1, "C"), i, i, i))

@@ -90,11 +90,11 @@ def _exact_moments(s: Any, t: float, p: float, n: float) -> tuple[float, float, 
 def _covariance_of_parts(x: Any, n: float) -> Any:
     """sum(t p) - sum(t) sum(p) / n, as (n sum(t p) - sum(t) sum(p)) / n, from the parts of sum(t), sum(p), and sum(t p) in two sums."""
     y = (0.0, 0.0, 0.0)
-    for i in range(6, 12):
-        y = add_product_to_parts(y, n, x[i])
-    for i in range(3):
-        for j in range(3, 6):
-            y = add_product_to_parts(y, -x[i], x[j])
+    for product in x[6:12]:
+        y = add_product_to_parts(y, n, product)
+    for t in x[:3]:
+        for p in x[3:6]:
+            y = add_product_to_parts(y, -t, p)
     return sum_of_parts(y) / n
 
 
