@@ -129,7 +129,7 @@ class Value:
     def chosen(self, eight: Sequence[int], features: str) -> Value:
         """Of a vector of integers: for each the number that its last three bits choose.
 
-        AVX-512 has an instruction for this, which LLVM finds; AVX2 one for numbers of 32 bits, so that halves are chosen.
+        AVX-512 has an instruction for this, AVX2 one for numbers of 32 bits, so that halves are chosen.
         """
         b, parts, half = self.builder, [], ir.IntType(32)
 
@@ -150,11 +150,16 @@ class Value:
             pairs = b.shuffle_vector(low, high, vector([k // 2 + 8 * (k % 2) for k in range(16)]))
             return b.bitcast(pairs, ir.VectorType(_I64, 8))
 
-        last = (self & 7).ir
+        def at_once(places: Any) -> Any:
+            type_ = ir.VectorType(_I64, 8)
+            choose = cgutils.get_or_insert_function(b.module, ir.FunctionType(type_, [type_, type_]), "llvm.x86.avx512.permvar.di.512")
+            return b.call(choose, [vector(eight, 64), places])  # which looks at no other bits
+
+        wide, halves = "+avx512f" in features, "+avx2" in features
+        last = self.ir if wide else (self & 7).ir
         for i in range(0, last.type.count, 8):
             places = b.shuffle_vector(last, last, vector(range(i, i + 8)))
-            halves = "+avx2" in features and "+avx512f" not in features
-            parts.append(by_halves(places) if halves else by_element(vector(eight, 64), places))
+            parts.append(at_once(places) if wide else by_halves(places) if halves else by_element(vector(eight, 64), places))
         while len(parts) > 1:
             both = vector(range(2 * parts[0].type.count))
             parts = [b.shuffle_vector(x, y, both) for x, y in zip(parts[::2], parts[1::2], strict=True)]
