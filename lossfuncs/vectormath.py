@@ -250,6 +250,7 @@ MANTISSA = (1 << 52) - 1
 # Mantissas are taken from [sqrt(1/2), sqrt(2)): the bits of sqrt(1/2).
 SQRT_HALF = 0x3FE6A09E667F3BCD
 SMALLEST_NORMAL = 2.0**-1022
+BOUND = 600.0  # exponentials up to its own, 2^865.6, can be added up, 2^150 of them
 
 # expm1(r)/r for |r| <= ln2/2, relative error 2^-37.7
 EXPM1 = (
@@ -331,7 +332,7 @@ def _exp_single_nonpositive(x: Value) -> Value:
 
 
 def _exp_single_many(x: Value, features: str) -> Value:
-    """exp(x) for x <= 0, many at a time: x = n ln2/8 + r, exp(x) = exp(r) 2^(n/8). The eight powers of two stand in one register.
+    """exp(x) for x <= 709, many at a time: x = n ln2/8 + r, exp(x) = exp(r) 2^(n/8). The eight powers of two stand in one register.
 
     n is a multiple of 8 at the smallest x, where the power is 0.
     """
@@ -341,6 +342,11 @@ def _exp_single_many(x: Value, features: str) -> Value:
     r = fma(t - shift, -LN2 / 8, x)
     n = t.bits()
     return horner(r, EXP_EIGHTH) * ((n << 49) + n.chosen(EIGHTHS, features)).float()
+
+
+def _exp_single_bounded(x: Value, features: str) -> Value:
+    """exp(min(x, BOUND)), many at a time."""
+    return _exp_single_many(at_most(x, BOUND), features)
 
 
 def _expm1_single(x: Value) -> Value:
@@ -809,6 +815,7 @@ DOUBLE: dict[str, Any] = _EXACT | {
 }
 
 exps_single, exps_double = _over("exps_single", _exp_single_many), _over("exps_double", lambda x, features: _exp_double(x))
+exps_single_bounded = _over("exps_single_bounded", _exp_single_bounded)
 
 load_half = _intrinsic("load_half", _load_half, [types.uint16])
 load_bfloat16 = _intrinsic("load_bfloat16", _load_bfloat16, [types.uint16])
