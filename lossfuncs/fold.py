@@ -19,6 +19,7 @@ from .front import inline
 from .lanes import (
     LANES,
     add_to,
+    add_to_eight,
     all_negative,
     any_besides,
     at,
@@ -37,6 +38,7 @@ from .lanes import (
     rarely,
     scratch,  # fmt: skip
     set_to,
+    sum_of_eight,
     sum_of_lanes,
     top_of_lanes,
     top_to,
@@ -50,6 +52,8 @@ AHEAD = 2048  # elements: how far memory that is read once is asked for beforeha
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
 
 TREES = {add_to: sum_of_lanes, dot_to: sum_of_lanes, factor_to: sum_of_lanes, max_to: max_of_lanes, top_to: top_of_lanes}
+
+LIMIT = 2.0**864  # less than exp(vectormath.BOUND): a smaller sum of exponentials has no larger one in it
 
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
 
@@ -66,6 +70,7 @@ class Element:
         self.replace |= {getattr(rows, name): tier[name] for name in own}
         self.replace |= {exact.two_sum: two_sum, exact.two_product: two_product}
         self.exps = vectormath.exps_double if tier is vectormath.DOUBLE else vectormath.exps_single
+        self.exps_bounded: Any = None if tier is vectormath.DOUBLE else vectormath.exps_single_bounded
         self.replace |= {max: tier["maximum"], min: tier["minimum"], abs: tier["fabs"], float: tier["float"]}
         self.replace |= {getattr(math, name): getattr(np, name) for name in ("cbrt", "fmod") if hasattr(math, name)}  # not Numba's math
         self.bound: dict[Any, Any] = {}
@@ -120,11 +125,11 @@ class Fold:
 
     Called as fold(S, K, t, p, tail_t, tail_p, n, a): S is where the totals go, 64 lanes each, valid when it returns: all of them, or the
     first `lanes` = 1 for a long row. K holds each lane's label. If `kept`, what a row of up to KEPT elements brings to its
-    LogSumExp pass, exp(x - m), stands after the totals, from S[self.softmax] on.
+    LogSumExp pass, exp(x - m), stands after the totals, from S[self.softmax] on. If `curved`, there is a second derivative to be taken.
     """
 
-    def __init__(self, rows: Rows, element: Element, labelled: bool, long: bool, kept: bool = False) -> None:
-        self.element, self.labelled, self.long, self.kept = element, labelled, long, kept
+    def __init__(self, rows: Rows, element: Element, labelled: bool, long: bool, kept: bool = False, curved: bool = False) -> None:
+        self.element, self.labelled, self.long, self.kept, self.curved = element, labelled, long, kept, curved
         self.lanes = 1 if long else LANES
         self.stride = 0 if labelled else LANES  # labels are not walked along the row
         self.target = labelled_target(long) if labelled else dense_target(element.load)
@@ -132,7 +137,9 @@ class Fold:
         self.strict = labelled and any(one.op in ("dot", "pick") for one in rows.passes)
         self.count = sum(one.size for one in rows.passes)
         self.parts = self.count + 1  # where the parts of careful sums stand; a pass may need one total for itself
-        self.width = self.parts + 3 * max([one.careful.size for one in rows.passes if one.careful], default=0)
+        self.own = self.parts + 3 * max([one.careful.size for one in rows.passes if one.careful], default=0)
+        self.width = self.own + 1  # the last is for the prediction at the label, of a pass that has read it
+        self.own_is_known = False
         self.softmax = self.width * LANES
         self.totals = scratch(self.softmax + (KEPT + LANES if kept else 0), types.float64)
         slots = itertools.accumulate((one.size for one in rows.passes), initial=0)
@@ -369,6 +376,9 @@ class Fold:
         return self._gathering(one, slot, -math.inf, top_to)
 
     def _lse(self, one: Pass, slot: int) -> list[Any]:
+        if one.by_label and self.labelled and not self.curved and self.element.exps_bounded:
+            self.own_is_known = True
+            return [self._around_label(slot)]
         load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
         keep, kept, lanes = self.kept, self.softmax, self.lanes
 
@@ -415,6 +425,102 @@ class Fold:
         each = along if self.long else across
         others = Sweep(each, slot + 1, (0.0, 0.0), self._merging(slot + 1, 2, add_to), alone=True, slow=True)
         return [*largest, others, without_the_largest]
+
+    def _around_label(self, slot: int) -> Any:
+        """LogSumExp in one walk: m is the prediction at the label. Where that is too small or not finite, another takes the largest."""
+        load, exps, keep, kept = self.element.load, self.element.exps_bounded, self.kept, self.softmax
+        own = self.own * LANES
+        room, eight, others = scratch(LANES, types.float64), scratch(8, types.float64), scratch(LANES, types.int64)
+
+        @inline
+        def largest(p: Any, n: int, stride: int) -> Any:
+            m, k = -math.inf, 0
+            for i in range(n):
+                x = load(p[i * stride])
+                if x > m:
+                    m, k = x, i
+            return m, k
+
+        @inline
+        def of_infinite(r: float, m: float, p: Any, n: int, stride: int) -> float:
+            """The sum r, counted where m is infinite: inf - inf is NaN."""
+            if (m == math.inf) | (m == -math.inf):
+                r = -1.0
+                for i in range(n):
+                    x = load(p[i * stride])
+                    r += 1.0 if x == m else (0.0 if x == x else x)
+            return r
+
+        @inline
+        def along(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            full, k, R, r = n // LANES, K[0], eight(), 0.0
+            m = load(p[k])
+            put(S, own, m)
+            attempts = 0
+            while attempts < 2:
+                attempts += 1
+                for i in range(8):
+                    put(R, i, 0.0)
+                for j in range(full + (n % LANES != 0)):
+                    x, X = at(p, j * LANES) if j < full else tail_p, room()
+                    further_ahead(t, p, j * LANES, n)
+                    for lane in range(LANES):
+                        put(X, lane, load(x[lane]) - m)
+                    E = at(S, kept + j * LANES) if keep else X
+                    exps(X, E)
+                    if (j == k // LANES) | (j == full):
+                        for lane in range(LANES):
+                            i = j * LANES + lane
+                            put(X, lane, E[lane] if (i != k) & (i < n) else 0.0)
+                        add_to_eight(R, X)
+                    else:
+                        add_to_eight(R, E)
+                r = sum_of_eight(R)
+                if r < LIMIT:
+                    attempts = 2
+                elif attempts == 2:
+                    r = of_infinite(r, m, p, n, 1)
+                else:
+                    m, k = largest(p, n, 1)
+            put(S, slot * LANES, m)
+            put(S, (slot + 1) * LANES, r)
+
+        @inline
+        def across(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            M, R, L, X = at(S, slot * LANES), at(S, (slot + 1) * LANES), others(), room()
+            for lane in range(LANES):
+                m = load(p[K[lane] * LANES + lane])
+                put(L, lane, K[lane])
+                put(M, lane, m)
+                put(S, own + lane, m)
+            attempts = 0
+            while attempts < 2:
+                attempts += 1
+                for lane in range(LANES):
+                    put(R, lane, 0.0)
+                for j in range(n):
+                    for lane in range(LANES):
+                        put(X, lane, load(p[j * LANES + lane]) - M[lane])
+                    E = at(S, kept + j * LANES) if keep else X
+                    exps(X, E)
+                    for lane in range(LANES):
+                        put(R, lane, R[lane] + (E[lane] if j != L[lane] else 0.0))
+                doubts = 0
+                for lane in range(LANES):
+                    doubts += not R[lane] < LIMIT
+                if not doubts:
+                    attempts = 2
+                else:
+                    for lane in range(LANES):
+                        if not R[lane] < LIMIT:
+                            if attempts == 2:
+                                put(R, lane, of_infinite(R[lane], M[lane], at(p, lane), n, LANES))
+                            else:
+                                m, k = largest(at(p, lane), n, LANES)
+                                put(M, lane, m)
+                                put(L, lane, k)
+
+        return along if self.long else across
 
     def _argmax(self, one: Pass, slot: int) -> list[Any]:
         load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
@@ -499,12 +605,16 @@ class Fold:
     def _at_label(self, one: Pass, slot: int) -> list[Any]:
         """terms(s, p) at each lane's label, which is in range: the schedule saw to it."""
         load, terms, read = self.element.load, self.element.bind(one.terms), column(slot)
-        lanes, stride = self.lanes, 1 if self.long else LANES
+        lanes, stride, first = self.lanes, 1 if self.long else LANES, self.own * LANES
+
+        own = inline(lambda S, K, p, lane: load(p[K[lane] * stride + lane]))
+        if self.own_is_known:
+            own = inline(lambda S, K, p, lane: S[first + lane])
 
         @inline
         def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             for lane in range(lanes):
-                set_to(at(S, slot * LANES), lane, terms(read(S, lane), load(p[K[lane] * stride + lane]), *a))
+                set_to(at(S, slot * LANES), lane, terms(read(S, lane), own(S, K, p, lane), *a))
 
         return [fold]
 

@@ -136,19 +136,27 @@ def _taken_in(builder: Any, op: str, old: Any, x: Any) -> Any:
     return builder.select(keep, old, x)
 
 
-def _of_lanes(op: str) -> Any:
+def _vector(builder: Any, p: Any, count: int) -> Any:
+    """The address of `count` float64 as one of a vector."""
+    return builder.bitcast(p, ir.VectorType(ir.DoubleType(), count).as_pointer())
+
+
+def _halved(builder: Any, op: str, x: Any, count: int) -> Any:
+    """A vector, its halves combined until `count` elements are left."""
+    while (half := x.type.count // 2) >= count:
+        parts = [ir.Constant(ir.VectorType(ir.IntType(32), half), [k + i for i in range(half)]) for k in (0, half)]
+        x = _taken_in(builder, op, *(builder.shuffle_vector(x, x, part) for part in parts))
+    return x
+
+
+def _of_lanes(op: str, count: int = LANES) -> Any:
     """An intrinsic: 64 lanes to one number, always in this order. As a loop LLVM would make 63 scalar operations of it."""
 
     @intrinsic
     def combined(typing: Any, p: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            x, integer = builder.load(builder.bitcast(args[0], ir.VectorType(ir.DoubleType(), LANES).as_pointer()), align=8), ir.IntType(32)
-            half = LANES // 2
-            while half:
-                parts = [ir.Constant(ir.VectorType(integer, half), [k + i for i in range(half)]) for k in (0, half)]
-                x = _taken_in(builder, op, *(builder.shuffle_vector(x, x, part) for part in parts))
-                half //= 2
-            return builder.extract_element(x, integer(0))
+            x = _halved(builder, op, builder.load(_vector(builder, args[0], count), align=8), 1)
+            return builder.extract_element(x, ir.IntType(32)(0))
 
         return types.float64(p), emit
 
@@ -156,6 +164,19 @@ def _of_lanes(op: str) -> Any:
 
 
 sum_of_lanes, max_of_lanes, top_of_lanes = (_of_lanes(op) for op in ("add", "max", "top"))
+sum_of_eight = _of_lanes("add", 8)
+
+
+@intrinsic
+def add_to_eight(typing: Any, into: Any, p: Any) -> Any:
+    """Add 64 lanes to eight sums, always in this order: one register, where 64 sums would take eight."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place, x = _vector(builder, args[0], 8), builder.load(_vector(builder, args[1], LANES), align=8)
+        builder.store(builder.fadd(builder.load(place, align=8), _halved(builder, "add", x, 8)), place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(into, p), emit
 
 
 def _gather(op: str) -> Any:

@@ -21,7 +21,8 @@ The passes:
     Logs(f)         the total of x + log1p(e), (x, e) = f(s, t, p, *a), 0 <= e <= 2^24: the factors 1 + e are multiplied, so that
                     FACTORS elements share a logarithm. Two totals: this, and 0, where the product was
     LogSumExp(f)    of x = f(s, t, p, *a): two totals, the maximum m and the sum r of exp(x - m) over the others, so that the
-                    logarithm is m + log1p(r) and confident rows keep their digits
+                    logarithm is m + log1p(r) and confident rows keep their digits. If `by_label`, m may be the prediction at the
+                    label instead, where it is at most 600 below the maximum, and r the sum over all but the label
     Dot(f, k)       sums of t * f(s, p, *a), for losses that are linear in the target: a row with a label instead of a
                     one-hot vector only evaluates f there. t = 0 brings 0, whatever f is
     Label()         the label: the target itself when it is an index, the first largest target otherwise
@@ -54,7 +55,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 
 
 def exp_nonpositive(x: float) -> float:
-    """exp(x) for x <= 0, for a little less than exp(x)."""
+    """exp(x) for x <= 709, for a little less than exp(x)."""
     return math.exp(x)
 
 
@@ -115,6 +116,7 @@ class Pass(NamedTuple):
     hard: Scalar | None = None
     sparse: bool = False  # t = 0 brings 0: most of a one-hot row need not be looked at
     careful: Careful | None = None
+    by_label: bool = False  # of LogSumExp: m may be the prediction at the label
     exponent: Scalar | None = None  # of dense targets: terms(s, t, p, e, *a) takes e = exp(exponent((), t, p, *a)) <= 1
 
 
@@ -161,9 +163,12 @@ def Top(terms: Scalar, count: int = 1) -> Pass:
     return Pass("top", count, terms)
 
 
-def LogSumExp(terms: Scalar) -> Pass:
-    """(m, r) with log sum exp = m + log1p(r)."""
-    return Pass("lse", 2, terms)
+def LogSumExp(terms: Scalar, by_label: bool = False) -> Pass:
+    """(m, r) with log sum exp = m + log1p(r). `by_label` is for terms that give p itself, and formulas to which m need not be the maximum.
+
+    A `curve` never meets another m: (1 - e) + r, with e = exp(p - m) a part of r, would cancel.
+    """
+    return Pass("lse", 2, terms, by_label=by_label)
 
 
 def Dot(terms: Scalar, count: int = 1) -> Pass:

@@ -181,7 +181,7 @@ class Kernel:
         self.maths, self.kept, self.single = rows, kept, single
         self.logs = rows.passes[0].op == "logs"  # of a pointwise loss, whose only pass it is
         self.element = ELEMENTS[kind]
-        self.fold = Fold(rows, self.element, labelled, long, kept)
+        self.fold = Fold(rows, self.element, labelled, long, kept, order == 2)
         self.labelled, self.long, self.total, self.order, self.parameters = labelled, long, total, order, parameters
         self.read = column(self.fold.count)
         self.values = [self.element.bind(value) for value in (rows.value, *rows.more)]
@@ -734,7 +734,7 @@ class Kernel:
         If `careful`, the parts of its careful sums instead.
         """
         fold, count = self.fold.each_careful[index] if careful else self.fold.each[index], self.fold.count
-        first, width = (self.fold.parts, self.fold.width - self.fold.parts) if careful else (0, count)
+        first, width = (self.fold.parts, self.fold.own - self.fold.parts) if careful else (0, count)
         totals, labels64, tail = self.fold.totals, self.lane_labels, scratch(LANES, self.element.type)
 
         elements = memory(self.element.type)

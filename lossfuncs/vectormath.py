@@ -129,7 +129,7 @@ class Value:
     def chosen(self, eight: Sequence[int], features: str) -> Value:
         """Of a vector of integers: for each the number that its last three bits choose.
 
-        AVX-512 has an instruction for this, which LLVM finds; AVX2 one for numbers of 32 bits, so that halves are chosen.
+        AVX-512 has an instruction for this, AVX2 one for numbers of 32 bits, so that halves are chosen.
         """
         b, parts, half = self.builder, [], ir.IntType(32)
 
@@ -150,11 +150,16 @@ class Value:
             pairs = b.shuffle_vector(low, high, vector([k // 2 + 8 * (k % 2) for k in range(16)]))
             return b.bitcast(pairs, ir.VectorType(_I64, 8))
 
-        last = (self & 7).ir
+        def at_once(places: Any) -> Any:
+            type_ = ir.VectorType(_I64, 8)
+            choose = cgutils.get_or_insert_function(b.module, ir.FunctionType(type_, [type_, type_]), "llvm.x86.avx512.permvar.di.512")
+            return b.call(choose, [vector(eight, 64), places])  # which looks at no other bits
+
+        wide, halves = "+avx512f" in features, "+avx2" in features
+        last = self.ir if wide else (self & 7).ir
         for i in range(0, last.type.count, 8):
             places = b.shuffle_vector(last, last, vector(range(i, i + 8)))
-            halves = "+avx2" in features and "+avx512f" not in features
-            parts.append(by_halves(places) if halves else by_element(vector(eight, 64), places))
+            parts.append(at_once(places) if wide else by_halves(places) if halves else by_element(vector(eight, 64), places))
         while len(parts) > 1:
             both = vector(range(2 * parts[0].type.count))
             parts = [b.shuffle_vector(x, y, both) for x, y in zip(parts[::2], parts[1::2], strict=True)]
@@ -245,6 +250,7 @@ MANTISSA = (1 << 52) - 1
 # Mantissas are taken from [sqrt(1/2), sqrt(2)): the bits of sqrt(1/2).
 SQRT_HALF = 0x3FE6A09E667F3BCD
 SMALLEST_NORMAL = 2.0**-1022
+BOUND = 600.0  # exponentials up to its own, 2^865.6, can be added up, 2^150 of them
 
 # expm1(r)/r for |r| <= ln2/2, relative error 2^-37.7
 EXPM1 = (
@@ -326,7 +332,7 @@ def _exp_single_nonpositive(x: Value) -> Value:
 
 
 def _exp_single_many(x: Value, features: str) -> Value:
-    """exp(x) for x <= 0, many at a time: x = n ln2/8 + r, exp(x) = exp(r) 2^(n/8). The eight powers of two stand in one register.
+    """exp(x) for x <= 709, many at a time: x = n ln2/8 + r, exp(x) = exp(r) 2^(n/8). The eight powers of two stand in one register.
 
     n is a multiple of 8 at the smallest x, where the power is 0.
     """
@@ -336,6 +342,11 @@ def _exp_single_many(x: Value, features: str) -> Value:
     r = fma(t - shift, -LN2 / 8, x)
     n = t.bits()
     return horner(r, EXP_EIGHTH) * ((n << 49) + n.chosen(EIGHTHS, features)).float()
+
+
+def _exp_single_bounded(x: Value, features: str) -> Value:
+    """exp(min(x, BOUND)), many at a time."""
+    return _exp_single_many(at_most(x, BOUND), features)
 
 
 def _expm1_single(x: Value) -> Value:
@@ -804,6 +815,7 @@ DOUBLE: dict[str, Any] = _EXACT | {
 }
 
 exps_single, exps_double = _over("exps_single", _exp_single_many), _over("exps_double", lambda x, features: _exp_double(x))
+exps_single_bounded = _over("exps_single_bounded", _exp_single_bounded)
 
 load_half = _intrinsic("load_half", _load_half, [types.uint16])
 load_bfloat16 = _intrinsic("load_bfloat16", _load_bfloat16, [types.uint16])

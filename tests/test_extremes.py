@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import ENTRIES, REQUIRED, case
+from cases import DTYPES, ENTRIES, REQUIRED, case
+from ml_dtypes import finfo
 
 import lossfuncs
 from lossfuncs.table import Entry
@@ -124,3 +125,38 @@ def test_only_the_ratios_of_weights_count_in_their_mean(scale: float, cpu: str) 
                 (value, gradient), (scaled, slope) = (lossfuncs.value_and_grad("mse", np.zeros((4, 3)), p, **how) for how in (few, many))
                 assert lossfuncs.mean_squared_error(np.zeros((4, 3)), p, **many) == scaled == pytest.approx(value, rel=1e-15)
             np.testing.assert_allclose(slope, gradient, rtol=1e-15)
+
+
+def odd_logits(n: int) -> tuple[Array, Array]:
+    """Labels, and rows of n logits: sure ones, wrong ones by up to 1e30, infinities and NaN, at the label and elsewhere."""
+    rng, rows, labels = np.random.default_rng(n), [], []
+    ends = (0.0, 30.0, -30.0, 400.0, -400.0, 610.0, -610.0, 2e3, -2e3, 1e6, -1e6, 1e30, -1e30, math.inf, -math.inf, math.nan)
+    for label in sorted({0, n // 2, n - 1}):
+        for at_label, elsewhere, base in itertools.product(ends, ends, (0.0, 3e4, -math.inf, math.inf)):
+            row = base + rng.normal(size=n)
+            row[rng.integers(0, n, 2)] = elsewhere
+            row[label] = at_label
+            rows.append(row)
+            labels.append(label)
+    order = rng.permutation(len(rows))[: 1 + 2**20 // n]  # rows of all kinds share a group
+    return np.array(labels)[order], np.array([rows[i] for i in order])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("n", [1, 2, 10, 64, 65, 130, 4100])
+def test_a_labelled_row_of_any_logits_has_the_loss_and_slope_of_the_reference(n: int, dtype: str) -> None:
+    labels, logits = odd_logits(n)
+    with np.errstate(over="ignore"):
+        p = logits.astype(DTYPES[dtype])
+    found = []
+    for backend, x in (("numpy", p.astype(np.float64)), ("numba", p)):
+        with lossfuncs.backend(backend):
+            alone = lossfuncs.sparse_categorical_crossentropy(labels, x, from_logits=True)
+            found.append((alone, *lossfuncs.value_and_grad("sparse_categorical_crossentropy", labels, x, from_logits=True)))
+    eps = float(finfo(DTYPES[dtype]).eps) * (64 if dtype == "float64" else 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for what, wanted, got in zip(("value", "value with slope", "slope"), *found, strict=True):
+            wanted, got = (x.astype(DTYPES[dtype]).astype(np.float64).reshape(len(p), -1) for x in (wanted, got))
+            near = (abs(got - wanted) <= eps * abs(wanted) + 1e-40) | (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+            wrong = np.nonzero(~np.all(near, axis=-1))[0]
+            assert not wrong.size, (what, len(wrong), [(labels[i], p[i][:12], wanted[i][:12], got[i][:12]) for i in wrong[:3]])

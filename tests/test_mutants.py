@@ -48,6 +48,9 @@ MUTANTS = {
     "the last element of a long row left out": Mutant("fold.py", "full, n % LANES, a)", "full, n % LANES - 1, a)", "long"),
     "lanes combined wrongly": Mutant("lanes.py", "for k in (0, half)]", "for k in (0, half - 1)]", "long"),
     "an equal largest counted twice": Mutant("fold.py", "S[(slot + 2) * LANES + lane] - 1.0)", "S[(slot + 2) * LANES + lane])", "long"),
+    "a label far below the largest": Mutant("fold.py", "LIMIT = 2.0**864", "LIMIT = math.inf", "far"),
+    "the label's exponential among the others": Mutant("fold.py", "(i != k) & (i < n)", "i < n", "one label"),
+    "the label's exponential of a short row among the others": Mutant("fold.py", "j != L[lane]", "j >= 0", "one of few labels"),
     "soft targets taken for hard ones": Mutant("lanes.py", "ir.IntType(LANES)), _INDEX(0))", "ir.IntType(LANES)), _INDEX(-1))", "soft"),
     "a tie before the label left out": Mutant("fold.py", "(float(j) < s[label])", "(float(j) + 1.0 < s[label])", "rank"),
     "a tie before the label of a long row left out": Mutant(
@@ -113,12 +116,21 @@ def joint() -> None:
     np.testing.assert_array_equal([metric.result() for metric in together], [9.0, 3.0])
 
 
+def far() -> None:
+    for n in (9, 129):
+        p = np.zeros((3, n), np.float32)
+        p[:, 1] = 1000.0
+        np.testing.assert_array_equal(lossfuncs.sparse_categorical_crossentropy(np.zeros(3, np.int64), p, from_logits=True), 1000.0)
+
+
 WEIGHTS = {"sample_weight": np.arange(70.0), "reduction": "mean"}
 CHECKS = {
     "short": lambda: compare("loss", "categorical_crossentropy", [(70, 9), (70, 15), (9, 16), (3, 64)], True, 0, from_logits=True),
     "scale": lambda: compare("loss", "categorical_crossentropy", [(70, 9)], True, from_logits=True, reduction="mean"),
     "long": lambda: compare("loss", "categorical_crossentropy", [(5, 129), (3, 200)], True, 1, from_logits=True),
     "one label": lambda: compare("loss", "sparse_categorical_crossentropy", [(5, 129)], True, 1, from_logits=True),
+    "one of few labels": lambda: compare("loss", "sparse_categorical_crossentropy", [(70, 9)], True, 1, from_logits=True),
+    "far": far,
     "pointwise": lambda: compare("loss", "log_cosh", [(70, 9), (5, 129), (3, 200)], True),
     "products": lambda: compare("loss", "binary_crossentropy", [(70, 9), (3, 40), (3, 2100)], True, from_logits=True),
     "soft": lambda: compare("loss", "binary_crossentropy", [(70, 9)], False, 2),

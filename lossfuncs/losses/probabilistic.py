@@ -506,7 +506,7 @@ def smoothed(rows: Rows) -> Rows:
             x, y, u, v = f(s, p, *a)
             return w * x, w * y, w * u, w * v
 
-        return Sum({2: two, 4: four}[one.size], one.size) if one.op == "dot" else one._replace(terms=terms)
+        return Sum({2: two, 4: four}[one.size], one.size) if one.op == "dot" else one._replace(terms=terms, by_label=False)
 
     value, around, slope, curve, softmax_slope = rows.value, rows.around, rows.slope, rows.curve, rows.softmax_slope
     assert around is not None and slope is not None
@@ -557,7 +557,7 @@ CROSS_ENTROPY = Rows(
 )
 CROSS_ENTROPY_FROM_LOGITS = Rows(
     "cross_entropy_from_logits",
-    (LogSumExp(_prediction), Dot(_surprise_from_logits, 2)),
+    (LogSumExp(_prediction, by_label=True), Dot(_surprise_from_logits, 2)),
     cross_entropy_from_logits_value,
     cross_entropy_from_logits_around,
     cross_entropy_from_logits_slope,
