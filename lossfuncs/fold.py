@@ -32,7 +32,9 @@ from .lanes import (
     max_of_lanes,
     max_to,
     narrow,
+    ones,
     parts_to,
+    places_of,
     prefetch,
     put,
     rarely,
@@ -54,6 +56,7 @@ NEAR = 8192  # elements of the longest row whose successor's targets are fetched
 TREES = {add_to: sum_of_lanes, dot_to: sum_of_lanes, factor_to: sum_of_lanes, max_to: max_of_lanes, top_to: top_of_lanes}
 
 LIMIT = 2.0**864  # less than exp(vectormath.BOUND): a smaller sum of exponentials has no larger one in it
+BLOCK = 16  # elements of a short row that are compared at once: 512 bits of float32
 
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
 
@@ -63,6 +66,9 @@ class Element:
 
     def __init__(self, type_: Any, load: Any, store: Any, tier: dict[str, Any], one: int) -> None:
         self.type, self.load, self.store = type_, load, store
+        halves = type_ is types.uint16
+        self.exact = types.float64 if halves else type_  # what its numbers can be compared in: float32 has twice as many lanes
+        self.compared = load if halves else inline(lambda x: x)
         self.any_nonzero, self.any_soft = any_besides(0), any_besides(0, one)  # among 64: -0, too, is to be looked at
         named = {name: f for name, f in tier.items() if hasattr(math, name)}
         self.replace: dict[Any, Any] = {getattr(math, name): f for name, f in named.items()}
@@ -124,11 +130,13 @@ class Fold:
     """The passes of one loss over 64 lanes, for one element kind, dense or labelled targets, short or long rows.
 
     Called as fold(S, K, t, p, tail_t, tail_p, n, a): S is where the totals go, 64 lanes each, valid when it returns: all of them, or the
-    first `lanes` = 1 for a long row. K holds each lane's label. If `kept`, what a row of up to KEPT elements brings to its
+    first `lanes` = 1 for a long row. K holds each lane's label. For short rows tail_p are the predictions as they lie, row by row, of which
+    `beside` elements behind are read; p is only looked at `across` rows. If `kept`, what a row of up to KEPT elements brings to its
     LogSumExp pass, exp(x - m), stands after the totals, from S[self.softmax] on. If `curved`, there is a second derivative to be taken.
     """
 
-    def __init__(self, rows: Rows, element: Element, labelled: bool, long: bool, kept: bool = False, curved: bool = False) -> None:
+    def __init__(self, rows: Rows, element: Element, labelled: bool, long: bool, kept: bool = False, single: bool = False,
+                 curved: bool = False) -> None:  # fmt: skip
         self.element, self.labelled, self.long, self.kept, self.curved = element, labelled, long, kept, curved
         self.lanes = 1 if long else LANES
         self.stride = 0 if labelled else LANES  # labels are not walked along the row
@@ -141,8 +149,12 @@ class Fold:
         self.width = self.own + 1  # the last is for the prediction at the label, of a pass that has read it
         self.own_is_known = False
         self.softmax = self.width * LANES
+        self.block = 1 if single else BLOCK
+        self.beside = self.block - 1 if any(one.op in ("larger", "earlier") for one in rows.passes) and not long else 0
+        self.across = any(one.op not in ("label", "pick", "larger", "earlier", "again") for one in rows.passes)
         self.totals = scratch(self.softmax + (KEPT + LANES if kept else 0), types.float64)
-        slots = itertools.accumulate((one.size for one in rows.passes), initial=0)
+        slots = list(itertools.accumulate((one.size for one in rows.passes), initial=0))
+        self.picks = {slot: one for one, slot in zip(rows.passes, slots, strict=False) if one.op == "pick"}
         parts = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]
         self.gatherings = parts
         self.each = [self._one_after_the_other(part) for part in parts]
@@ -523,15 +535,25 @@ class Fold:
         return along if self.long else across
 
     def _argmax(self, one: Pass, slot: int) -> list[Any]:
-        load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
-
-        @inline
-        def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
-            x = terms(s, target(K, t, j, lane), load(p[lane]), *a)
-            first_max_to(at(S, slot * LANES), lane, x, float(j), wanted)
+        load = self.element.load
 
         if not self.long:
-            return [Sweep(self._each(step, slot), slot, (0.0, -math.inf), nothing_to_do, alone=True)]
+            best, compared = scratch(2 * LANES, self.element.exact), self.element.compared
+
+            @inline
+            def each(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+                B = best()
+                for lane in range(LANES):
+                    put(B, lane, 0.0)
+                    put(B, LANES + lane, -math.inf)
+                for j in range(n):
+                    for lane in range(LANES):
+                        first_max_to(B, lane, compared(t[j * LANES + lane]), j)
+                for lane in range(LANES):
+                    put(K, lane, int(B[lane]))
+                    put(S, slot * LANES + lane, float(B[lane]))
+
+            return [each]
 
         @inline
         def first(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
@@ -569,6 +591,8 @@ class Fold:
 
     def _larger(self, one: Pass, slot: int) -> list[Any]:
         load, value = self.element.load, one.own
+        if not self.long:
+            return [self._ranked(slot, one.own, slot)]
 
         @inline
         def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
@@ -577,59 +601,73 @@ class Fold:
         return [Sweep(self._each(step, slot), slot, (0.0,), self._merging(slot, 1, add_to))]
 
     def _earlier(self, one: Pass, slot: int) -> list[Any]:
-        load, long, label, value, larger = self.element.load, self.long, one.label, one.own, one.larger * LANES
+        load, label, value, larger = self.element.load, one.label * LANES, one.own, one.larger * LANES
+        if not self.long:  # both once more; where they follow each other, LLVM drops the other's
+            return [self._ranked(one.larger, one.own, slot)]
 
         @inline
         def step(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, lane: int, wanted: bool, a: Any) -> None:
-            earlier = long | (float(j) < s[label])  # along a long row the sweep ends at the label
-            add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & (load(p[lane]) == s[value]) & earlier)
+            add_to(at(S, slot * LANES), lane, 1.0, 1.0, wanted & (load(p[lane]) == s[value]))
 
-        sweep = Sweep(self._each(step, slot), slot, (0.0,), self._merging(slot, 1, add_to))
-        if not long:
-            return [sweep]
-        count = self._walk([sweep], nothing_ahead)
+        count = self._walk([Sweep(self._each(step, slot), slot, (0.0,), self._merging(slot, 1, add_to))], nothing_ahead)
 
         @inline
         def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             put(S, slot * LANES, 0.0)
-            if S[larger] == 0.0:
-                k = min(max(int(S[label * LANES]), 0), n)  # of a piece of a row, the label may be in another
+            if S[larger] == 0.0:  # along a long row the walk ends at the label
+                k = min(max(int(S[label]), 0), n)  # of a piece of a row, the label may be in another
                 block = k // LANES * LANES
                 count(S, K, t, p, tail_t, at(p, block) if block + LANES <= n else tail_p, k, a)
 
         return [fold]
+
+    def _ranked(self, larger: int, own: int, earlier: int) -> Any:
+        """Totals `larger` and `earlier` (or the first alone, where they are the same) of short rows, from the rows as they lie."""
+        places, label = places_of(self.element.load, self.block), self._label_of(self.picks[own])
+        room, both = scratch(LANES, types.int64), earlier != larger
+
+        @inline
+        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            above, beside = room(), room()
+            for lane in range(LANES):
+                places_above, places_beside = places(at(tail_p, lane * n), n, label(S, K, lane))
+                put(above, lane, places_above)
+                put(beside, lane, places_beside)
+            for lane in range(LANES):
+                put(S, larger * LANES + lane, float(ones(above[lane], n)))
+            if both:
+                for lane in range(LANES):
+                    put(S, earlier * LANES + lane, float(ones(beside[lane], label(S, K, lane))))
+
+        return fold
 
     def _dot(self, one: Pass, slot: int) -> list[Any]:
         return self._at_label(one, slot) if self.labelled else self._gathering(one, slot, 0.0, dot_to)
 
     def _at_label(self, one: Pass, slot: int) -> list[Any]:
         """terms(s, p) at each lane's label, which is in range: the schedule saw to it."""
-        load, terms, read = self.element.load, self.element.bind(one.terms), column(slot)
-        lanes, stride, first = self.lanes, 1 if self.long else LANES, self.own * LANES
+        load, terms, read, label = self.element.load, self.element.bind(one.terms), column(slot), self._label_of(one)
+        of_rows = inline(lambda p, tail_p: p) if self.long else inline(lambda p, tail_p: tail_p)
+        lanes, first = self.lanes, self.own * LANES
 
-        own = inline(lambda S, K, p, lane: load(p[K[lane] * stride + lane]))
+        own = inline(lambda S, K, rows, n, lane: load(rows[lane * n + label(S, K, lane)]))
         if self.own_is_known:
-            own = inline(lambda S, K, p, lane: S[first + lane])
+            own = inline(lambda S, K, rows, n, lane: S[first + lane])
 
         @inline
         def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            rows = of_rows(p, tail_p)
             for lane in range(lanes):
-                set_to(at(S, slot * LANES), lane, terms(read(S, lane), own(S, K, p, lane), *a))
+                set_to(at(S, slot * LANES), lane, terms(read(S, lane), own(S, K, rows, n, lane), *a))
 
         return [fold]
 
-    def _pick(self, one: Pass, slot: int) -> list[Any]:
-        if self.labelled:
-            return self._at_label(one, slot)
-        load, terms, read, index = self.element.load, self.element.bind(one.terms), column(slot), one.label * LANES
-        lanes, stride = self.lanes, 1 if self.long else LANES
+    _pick = _at_label
 
-        @inline
-        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            for lane in range(lanes):
-                put(S, slot * LANES + lane, terms(read(S, lane), load(p[int(S[index + lane]) * stride + lane]), *a))
-
-        return [fold]
+    def _label_of(self, one: Pass) -> Any:
+        """label(S, K, lane): the label of a Pick, or of a Dot with labels."""
+        label = one.label * LANES
+        return inline(lambda S, K, lane: K[lane]) if self.labelled or not self.long else inline(lambda S, K, lane: int(S[label + lane]))
 
 
 def hard_or_soft(hard: Any, soft: Any, any_soft: Any) -> Any:

@@ -540,7 +540,7 @@ class _Function:
             return _worked_out(to, x)
         if to is bool:
             return Typed(TRUTH, self.truth(x))
-        if to is int and _kind(x) == FLOAT:
+        if to is int and isinstance(_kind(x), types.Float):
             return Typed(INTEGER, self.builder.fptosi(self.cast(x, FLOAT), ir.IntType(64)))
         kind = INTEGER if to is int else FLOAT
         return Typed(kind, self.cast(x, kind))

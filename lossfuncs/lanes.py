@@ -205,20 +205,86 @@ def _gather(op: str) -> Any:
 
 
 @intrinsic
-def first_max_to(typing: Any, p: Any, lane: Any, x: Any, index: Any, wanted: Any) -> Any:
+def first_max_to(typing: Any, p: Any, lane: Any, x: Any, index: Any) -> Any:
     """Where x is larger than the lane's largest so far, or the first NaN, write down its index; the largest stands 64 places behind."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        p, lane, x, index, wanted = args
+        p, lane, x, index = args
+        index = builder.sitofp(index, p.type.pointee)
         places = [builder.gep(p, [lane]), builder.gep(p, [builder.add(lane, _INDEX(LANES))])]
         first, largest = (builder.load(place) for place in places)
         better = builder.and_(builder.fcmp_unordered(">", x, largest), builder.fcmp_ordered("ord", largest, largest))
-        better = builder.and_(better, wanted)
         for place, new, old in zip(places, (index, x), (first, largest), strict=True):
             builder.store(builder.select(better, new, old), place)
         return context.get_dummy_value()
 
-    return types.void(p, types.intp, types.float64, types.float64, types.boolean), emit
+    return types.void(p, types.intp, p.dtype, types.intp), emit
+
+
+def places_of(load: Any, block: int) -> Any:
+    """An intrinsic (p, n, i): at which j p[j] is larger than p[i], or NaN, and at which they are equal, as bits j of two numbers.
+
+    For n <= 64. `block` elements are read at once, and those past the last may leave bits behind.
+    """
+    bits, integer = ir.IntType(block), ir.IntType(32)
+
+    @intrinsic
+    def places(typing: Any, p: Any, n: Any, i: Any) -> Any:
+        is_float = isinstance(p.dtype, types.Float)
+        _, read = load._defn(typing, p.dtype)
+        result = types.UniTuple(types.int64, 2)
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            p, n, i = args
+            vector = ir.VectorType(p.type.pointee if is_float else ir.DoubleType(), block)
+            empty = ir.Constant(vector, ir.Undefined)
+
+            def value(p: Any, i: Any) -> Any:
+                x = builder.load(builder.gep(p, [i]))
+                return x if is_float else read(context, builder, signature, [x])
+
+            def values(p: Any) -> Any:
+                if block == 1:
+                    return value(p, _INDEX(0))
+                if is_float:
+                    return builder.load(builder.bitcast(p, vector.as_pointer()), align=_BYTES[vector.element])
+                found = empty
+                for i in range(block):
+                    found = builder.insert_element(found, value(p, _INDEX(i)), integer(i))
+                return found
+
+            own = value(p, i)
+            if block > 1:
+                own = builder.insert_element(empty, own, integer(0))
+                own = builder.shuffle_vector(own, empty, ir.Constant(ir.VectorType(integer, block), [0] * block))
+
+            def here(i: Any) -> list[Any]:
+                x = values(builder.gep(p, [i]))
+                holds = builder.fcmp_unordered(">", x, own), builder.fcmp_ordered("==", x, own)
+                return [builder.shl(builder.zext(builder.bitcast(each, bits), _INDEX), i) for each in holds]
+
+            found = [cgutils.alloca_once_value(builder, x) for x in here(_INDEX(0))]  # in no loop: many rows have no more than these
+            with cgutils.for_range_slice(builder, _INDEX(block), n, _INDEX(block)) as (i, _):
+                for place, x in zip(found, here(i), strict=True):
+                    builder.store(builder.or_(builder.load(place), x), place)
+            return context.make_tuple(builder, result, [builder.load(place) for place in found])
+
+        return result(p, types.intp, types.intp), emit
+
+    return places
+
+
+@intrinsic
+def ones(typing: Any, bits: Any, count: Any) -> Any:
+    """How many of the lowest `count` bits are set, of 64."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits, count = args
+        zero = _INDEX(0)
+        upper = builder.shl(bits, builder.and_(builder.sub(zero, count), _INDEX(63)))  # by 64 for 0 is not defined
+        return builder.ctpop(builder.select(builder.icmp_signed("==", count, zero), zero, upper))
+
+    return types.int64(types.int64, types.int64), emit
 
 
 add_to, dot_to, max_to, top_to, factor_to = (_gather(op) for op in ("add", "dot", "max", "top", "factor"))
@@ -385,6 +451,22 @@ def any_besides(*patterns: int) -> Any:
 
 
 @intrinsic
+def all_below(typing: Any, p: Any, end: Any, besides: Any) -> Any:
+    """Whether the 64 integers from p on are all in [0, end), -1 standing for 2^64 - 1, and none is `besides`."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        p, *limits = args
+        vector, integer = ir.VectorType(_INDEX, LANES), ir.IntType(32)
+        x = builder.load(builder.bitcast(p, vector.as_pointer()), align=8)
+        empty, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(integer, LANES), [0] * LANES)
+        end, besides = (builder.shuffle_vector(builder.insert_element(empty, y, integer(0)), empty, first) for y in limits)
+        good = builder.and_(builder.icmp_unsigned("<", x, end), builder.icmp_unsigned("!=", x, besides))
+        return builder.icmp_unsigned("==", builder.bitcast(good, _INDEX), _INDEX(-1))
+
+    return types.boolean(p, types.int64, types.int64), emit
+
+
+@intrinsic
 def all_negative(typing: Any, p: Any) -> Any:
     """Whether the 64 float64 from p on are all below 0."""
 
@@ -462,19 +544,17 @@ def _of_rows8(combine: Callable[[Any, Any, Any], Any], rounds: int) -> Any:
             place = builder.gep(source, [builder.add(builder.mul(n, _INDEX(r)), j)])
             return builder.load(builder.bitcast(place, eight.as_pointer()), align=8)
 
+        def add(j: Any) -> None:
+            left = builder.insert_element(constant([0] * 8, 64), builder.sub(n, j), ir.IntType(32)(0))
+            counts = builder.icmp_signed("<", constant(range(8), 64), builder.shuffle_vector(left, left, constant([0] * 8)))
+            for r, place in enumerate(sums):
+                builder.store(combine(builder, builder.load(place), builder.select(counts, eight_at(r, j), zero)), place)
+
         zero = ir.Constant(eight, [0.0] * 8)
         sums = [cgutils.alloca_once_value(builder, zero) for _ in range(8)]
-        rest = builder.and_(n, _INDEX(7))
-        whole = builder.sub(n, rest)
-        with cgutils.for_range_slice(builder, _INDEX(0), whole, _INDEX(8)) as (j, _):
-            for r, sum_ in enumerate(sums):
-                builder.store(combine(builder, builder.load(sum_), eight_at(r, j)), sum_)
-        with builder.if_then(builder.icmp_signed("!=", rest, _INDEX(0))):
-            splat = builder.shuffle_vector(builder.insert_element(constant([0] * 8, 64), rest, ir.IntType(32)(0)), constant([0] * 8, 64),
-                                           constant([0] * 8))  # fmt: skip
-            counts = builder.icmp_signed("<", constant(range(8), 64), splat)
-            for r, sum_ in enumerate(sums):
-                builder.store(combine(builder, builder.load(sum_), builder.select(counts, eight_at(r, whole), zero)), sum_)
+        add(_INDEX(0))  # in no loop: many rows have no more than these
+        with cgutils.for_range_slice(builder, _INDEX(8), n, _INDEX(8)) as (j, _):
+            add(j)
         partial = [builder.load(sum_) for sum_ in sums]
         for k in (1, 2, 4):  # runs of k rows side by side; each round halves the partial sums of a row
             low = [i if not i & k else 8 + (i ^ k) for i in range(8)]

@@ -51,6 +51,7 @@ from .lanes import (
     LANES,
     VALID,
     add_to,
+    all_below,
     at,
     column,
     factor_to,
@@ -92,6 +93,11 @@ def _labels(strict: bool, long: bool) -> Any:
 
     @inline
     def each(t: Any, row: int, classes: int, ignore: int, K: Any, status: Any) -> int:
+        if all_below(at(t, row), classes if strict else -1, ignore):
+            for lane in range(LANES):
+                put(status, lane, VALID)
+                put(K, lane, t[row + lane])
+            return -1
         wrong = 0
         for lane in range(LANES):
             k = t[row + lane]
@@ -99,11 +105,12 @@ def _labels(strict: bool, long: bool) -> Any:
             put(status, lane, IGNORED if ignored else (VALID if valid else BAD))
             put(K, lane, k if valid else 0)
             wrong += not (valid | ignored)
-        if wrong:
-            for lane in range(LANES):
-                if status[lane] == BAD:
-                    return lane
-        return -1
+        if not wrong:
+            return -1
+        lane = 0
+        while status[lane] != BAD:
+            lane += 1
+        return lane
 
     return one if long else each
 
@@ -147,8 +154,8 @@ def _transposed(x: Any, n: int, into: Any) -> Any:
 def _transposed_back(into: Any, x: Any, n: int) -> None:
     """into[r*n + j] = x[j*64 + r]."""
     if n < 8:
-        for r in range(LANES):
-            for j in range(n):
+        for j in range(n):
+            for r in range(LANES):
                 put(into, r * n + j, x[j * LANES + r])
     else:
         for r in range(0, LANES, 8):
@@ -181,7 +188,7 @@ class Kernel:
         self.maths, self.kept, self.single = rows, kept, single
         self.logs = rows.passes[0].op == "logs"  # of a pointwise loss, whose only pass it is
         self.element = ELEMENTS[kind]
-        self.fold = Fold(rows, self.element, labelled, long, kept, order == 2)
+        self.fold = Fold(rows, self.element, labelled, long, kept, single, order == 2)
         self.labelled, self.long, self.total, self.order, self.parameters = labelled, long, total, order, parameters
         self.read = column(self.fold.count)
         self.values = [self.element.bind(value) for value in (rows.value, *rows.more)]
@@ -222,19 +229,24 @@ class Kernel:
         return add if self.total else keep
 
     def short(self) -> Any:
-        """group(...): 64 rows side by side, one a lane. Where there are fewer, rows of zeros behind them, whose results are let go."""
+        """group(...): 64 rows side by side, one a lane, of the `left` that are still to come.
+
+        Where there are fewer, on copies with rows of zeros behind them, whose results are let go.
+        """
         group = self._pointwise_short() if self.maths.pointwise and not self.labelled else self._transposed_short()
         labelled, stored, order, kind = self.labelled, not self.total, self.order, self.element.type
-        predictions = scratch(LANES * SHORT, kind)
+        beside = self.fold.beside
+        predictions = scratch(LANES * SHORT + beside, kind)
         targets = scratch(LANES, types.int64) if labelled else predictions
         weights, values = self.lanes, scratch(LANES, kind if stored else types.float64)
         gradient, curvature = (scratch(LANES * SHORT if order > k else 0, kind) for k in range(2))
 
         @inline
-        def padded(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
+        def padded(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, left: int, n: int, of: float, wstep: int, ignore: int,
                    scale: float, a: Any) -> Any:  # fmt: skip
             T, P, W, V, G, H = t, p, w, out, grad, hess
-            if lanes < LANES:
+            lanes, copied = min(left, LANES), (left - LANES) * n < beside
+            if copied:
                 T, P, V, G, H = targets(), predictions(), values(), gradient(), curvature()
                 each = 1 if labelled else n
                 _padded(T, t, lanes * each, LANES * each)
@@ -243,7 +255,7 @@ class Kernel:
                     W = weights()
                     _padded(W, w, lanes, LANES)
             bad = group(T, P, W, V, G, H, acc, lanes, n, of, wstep, ignore, scale, a)
-            if lanes < LANES:
+            if copied:
                 if stored:
                     _copied(out, V, lanes)
                 if order:
@@ -256,12 +268,12 @@ class Kernel:
             return padded
 
         @inline
-        def either(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
+        def either(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, left: int, n: int, of: float, wstep: int, ignore: int,
                    scale: float, a: Any) -> Any:  # fmt: skip
             """What lies in one of two places takes LLVM 10 ns to tell from the rest: that counts where 64 rows are 64 elements."""
-            if lanes == LANES:
+            if left >= LANES + beside:
                 return group(t, p, w, out, grad, hess, acc, LANES, n, of, wstep, ignore, scale, a)
-            return padded(t, p, w, out, grad, hess, acc, lanes, n, of, wstep, ignore, scale, a)
+            return padded(t, p, w, out, grad, hess, acc, left, n, of, wstep, ignore, scale, a)
 
         return either
 
@@ -270,8 +282,9 @@ class Kernel:
         totals, lanes64, labels64, total = self.fold.totals, self.lanes, self.lane_labels, self.total
         block = scratch(LANES * SHORT, self.element.type)
         as_it_is = inline(lambda x, n, into: x)
-        predictions = as_it_is if self.single else _transposed  # one element a lane already
-        targets = as_it_is if self.labelled else predictions
+        transposed = as_it_is if self.single else _transposed  # one element a lane already
+        targets = as_it_is if self.labelled else transposed
+        predictions = transposed if self.fold.across or self.order else as_it_is
         targets_block = scratch(0, types.int64) if self.labelled else block
 
         @inline
@@ -280,7 +293,7 @@ class Kernel:
             S, W, status, K = totals(), lanes64(), lanes64(), labels64()
             bad = check(t, 0, n, ignore, K, status)
             T, P = targets(t, n, targets_block()), predictions(p, n, block())
-            fold(S, K, T, P, T, P, n, a)
+            fold(S, K, T, P, t, p, n, a)
             weights(w, LANES, wstep, W)
             derive(S, W, status, K, T, P, T, P, grad, hess, n, of, scale, a)
             finish(S, status, W, out, acc, lanes if total else LANES, of, a)
@@ -652,6 +665,7 @@ class Kernel:
         group, total, count = self.long_() if self.long else self.short(), self.total, len(self.values)
         dense, stored, single, totals = not self.labelled, not total, self.single, scratch(count * LANES, types.float64)
         cut = self.long and total and self.maths.pointwise and dense
+        left = inline(lambda first, stop, m: min(stop - first, LANES)) if self.long else inline(lambda first, stop, m: m - first)
 
         @inline
         def chunks(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, n: int, rest: int, of: float, m: int, chunk: int,
@@ -668,10 +682,9 @@ class Kernel:
                 if cut and start >= m:
                     start, stop, size = m, m + 1, rest
                 for first in range(start, stop, LANES):
-                    lanes = LANES if stop - first > LANES else stop - first
                     i = first * step
                     lane = group(at(t, i if dense else first), at(p, i), at(w, first * wstep), at(out, first if stored else 0), at(grad, i),
-                                 at(hess, i), acc, lanes, size, of, wstep, ignore, scale, a)  # fmt: skip
+                                 at(hess, i), acc, left(first, stop, m), size, of, wstep, ignore, scale, a)  # fmt: skip
                     if lane >= 0 and bad < 0:
                         bad = first + lane
                 if total:

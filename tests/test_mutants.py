@@ -52,16 +52,17 @@ MUTANTS = {
     "the label's exponential among the others": Mutant("fold.py", "(i != k) & (i < n)", "i < n", "one label"),
     "the label's exponential of a short row among the others": Mutant("fold.py", "j != L[lane]", "j >= 0", "one of few labels"),
     "soft targets taken for hard ones": Mutant("lanes.py", "ir.IntType(LANES)), _INDEX(0))", "ir.IntType(LANES)), _INDEX(-1))", "soft"),
-    "a tie before the label left out": Mutant("fold.py", "(float(j) < s[label])", "(float(j) + 1.0 < s[label])", "rank"),
+    "a tie before the label left out": Mutant("fold.py", "beside[lane], label(S, K, lane)", "beside[lane], label(S, K, lane) - 1", "rank"),
     "a tie before the label of a long row left out": Mutant(
-        "fold.py", "max(int(S[label * LANES]), 0)", "max(int(S[label * LANES]) - 1, 0)", "rank"
+        "fold.py", "max(int(S[label]), 0)", "max(int(S[label]) - 1, 0)", "rank"
     ),
     "a tie within a long row left out": Mutant("fold.py", "at(p, block) if block + LANES <= n else tail_p", "tail_p", "rank"),
     "totals of joint rows mixed": Mutant("schedules.py", "at(acc, which * LANES)", "acc", "joint"),
     "rows of padding added": Mutant("schedules.py", "(v if lane < lanes else 0.0)", "v", "padding"),
     "weights left out of a total": Mutant("schedules.py", "status[lane]) * W[lane]", "status[lane])", "total"),
     "the class after the last allowed": Mutant("schedules.py", "(k < classes)", "(k <= classes)", "labels"),
-    "a chunk cut short": Mutant("schedules.py", "(c + 1) * chunk, step", "(c + 1) * chunk - 1, step", "chunks"),
+    "the class after the last of 64 allowed": Mutant("lanes.py", 'icmp_unsigned("<", x, end)', 'icmp_unsigned("<=", x, end)', "labels"),
+    "a chunk cut short": Mutant("schedules.py", "(c + 1) * chunk, step", "(c + 1) * chunk - 64, step", "chunks"),
     "maxima of pieces merged wrongly": Mutant("cpu.py", "np.max(totals, axis=0)", "np.min(totals, axis=0)", "pieces"),
     "sums of pieces doubled": Mutant("cpu.py", "_exact_sum(x)) for x in totals.T", "_exact_sum(2.0 * x)) for x in totals.T", "pieces"),
     "the exponents of pieces merged wrongly": Mutant("cpu.py", "np.exp(x - m)", "np.exp(m - x)", "exponents"),
