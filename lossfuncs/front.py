@@ -581,7 +581,8 @@ class _Function:
     def cast(self, x: Value, kind: Any) -> Any:
         """A number or an address, as one of this type."""
         if isinstance(x, Known):
-            if isinstance(x.value, bool) and kind == TRUTH or isinstance(x.value, int) and isinstance(kind, types.Integer):
+            is_integer = isinstance(x.value, int) and isinstance(kind, types.Integer) and kind.minval <= x.value <= kind.maxval
+            if is_integer or isinstance(x.value, bool) and kind == TRUTH:
                 return ir.Constant(self.context.get_value_type(kind), int(x.value))
             if isinstance(x.value, int | float) and isinstance(kind, types.Float):
                 return ir.Constant(self.context.get_value_type(kind), float(x.value))

@@ -101,6 +101,10 @@ def unpacked(x: int, y: int) -> float:
     return x / 4 - lowest * c + (x < y) + s[-1] + int(a * 2.0) + (1.0 if bool(x) else 0)
 
 
+def with_large_numbers(x: int, y: int) -> float:
+    return (x if x > -(2**63) else y) * 1.0 + (y + 0.5) * 2**80
+
+
 def with_lambda(x: int, y: int) -> int:
     return TWICE(x, y)[1] - TWICE(y, x)[0]
 
@@ -108,7 +112,10 @@ def with_lambda(x: int, y: int) -> int:
 TWICE: Any = front.inline(ours(lambda x, y: (x + y, 2 * x)))
 
 
-@pytest.mark.parametrize("function", [rounded_down, nested, early, short_circuit, unpacked, with_lambda], ids=lambda f: f.__name__)
+FUNCTIONS = [rounded_down, nested, early, short_circuit, unpacked, with_large_numbers, with_lambda]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 def test_it_means_what_python_means(function: Any, numbas: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = compiled(function, types.int64, types.int64)
     assert numbas == []
