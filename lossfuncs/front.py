@@ -540,7 +540,7 @@ class _Function:
             return _worked_out(to, x)
         if to is bool:
             return Typed(TRUTH, self.truth(x))
-        if to is int and _kind(x) == FLOAT:
+        if to is int and _kind(x) in (FLOAT, types.float32):
             return Typed(INTEGER, self.builder.fptosi(self.cast(x, FLOAT), ir.IntType(64)))
         kind = INTEGER if to is int else FLOAT
         return Typed(kind, self.cast(x, kind))
@@ -556,9 +556,15 @@ class _Function:
                 leaves = [leaf for kind, x in zip(kinds, given, strict=True) for leaf in self.leaves(x, kind)]
                 return _rebuilt(result, iter(_results(self.builder, self.builder.call(callee, leaves))))
         signature, emit = _typed(f, self.part.typing, kinds)
-        arguments = [_packed(self.context, self.builder, kind, self.leaves(x, kind)) for kind, x in zip(signature.args, given, strict=True)]
+        arguments = [self.argument(x, kind) for x, kind in zip(given, signature.args, strict=True)]
         found = emit(self.context, self.builder, signature, arguments)
         return _rebuilt(signature.return_type, iter(_unpacked(self.builder, signature.return_type, found)))
+
+    def argument(self, x: Value, kind: Any) -> Any:
+        """A value as an intrinsic asks for it: any number as one of any other type, as with Numba."""
+        if isinstance(x, Typed) and isinstance(x.kind, types.Number) and isinstance(kind, types.Number):
+            return self.context.cast(self.builder, x.ir, x.kind, kind)
+        return _packed(self.context, self.builder, kind, self.leaves(x, kind))
 
     def truth(self, x: Value) -> Any:
         kind = _kind(x)

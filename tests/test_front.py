@@ -20,7 +20,7 @@ from numba import types  # noqa: E402
 from numba.core.registry import CPUDispatcher  # noqa: E402
 
 import lossfuncs  # noqa: E402
-from lossfuncs import cache, cpu, front, target, vectormath  # noqa: E402
+from lossfuncs import cache, cpu, front, lanes, target, vectormath  # noqa: E402
 from lossfuncs.boxed import boxed  # noqa: E402
 
 exp, where = vectormath.DOUBLE["exp"], vectormath.DOUBLE["where"]
@@ -132,6 +132,22 @@ def test_comparisons_and_truth_of_nan_are_ieees(numbas: list[str]) -> None:
     assert numbas == []
     for x, y in itertools.product((math.nan, -0.0, 0.0, 1.5, math.inf, -math.inf), repeat=2):
         assert kernel(x, y) == compared(x, y)
+
+
+room, put = lanes.scratch(2, types.float32), lanes.put
+
+
+def rounded(x: int, y: float) -> float:
+    P = room()
+    put(P, 0, x)
+    put(P, 1, y)
+    return int(P[0]) + float(P[1])
+
+
+def test_intrinsics_take_any_number_for_one_of_another_type(numbas: list[str]) -> None:
+    kernel = compiled(rounded, types.int64, types.float64)
+    assert numbas == []
+    assert kernel(2**24 + 1, 0.1) == 2**24 + float(np.float32(0.1))
 
 
 def divided(x: float, y: float) -> float:  # as Python divides, which is for Numba to know
