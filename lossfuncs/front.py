@@ -540,7 +540,7 @@ class _Function:
             return _worked_out(to, x)
         if to is bool:
             return Typed(TRUTH, self.truth(x))
-        if to is int and isinstance(_kind(x), types.Float):
+        if to is int and _kind(x) in (FLOAT, types.float32):
             return Typed(INTEGER, self.builder.fptosi(self.cast(x, FLOAT), ir.IntType(64)))
         kind = INTEGER if to is int else FLOAT
         return Typed(kind, self.cast(x, kind))
@@ -556,9 +556,15 @@ class _Function:
                 leaves = [leaf for kind, x in zip(kinds, given, strict=True) for leaf in self.leaves(x, kind)]
                 return _rebuilt(result, iter(_results(self.builder, self.builder.call(callee, leaves))))
         signature, emit = _typed(f, self.part.typing, kinds)
-        arguments = [_packed(self.context, self.builder, kind, self.leaves(x, kind)) for kind, x in zip(signature.args, given, strict=True)]
+        arguments = [self.argument(x, kind) for x, kind in zip(given, signature.args, strict=True)]
         found = emit(self.context, self.builder, signature, arguments)
         return _rebuilt(signature.return_type, iter(_unpacked(self.builder, signature.return_type, found)))
+
+    def argument(self, x: Value, kind: Any) -> Any:
+        """A value as an intrinsic asks for it: any number as one of any other type, as with Numba."""
+        if isinstance(x, Typed) and isinstance(x.kind, types.Number) and isinstance(kind, types.Number):
+            return self.context.cast(self.builder, x.ir, x.kind, kind)
+        return _packed(self.context, self.builder, kind, self.leaves(x, kind))
 
     def truth(self, x: Value) -> Any:
         kind = _kind(x)
@@ -581,7 +587,8 @@ class _Function:
     def cast(self, x: Value, kind: Any) -> Any:
         """A number or an address, as one of this type."""
         if isinstance(x, Known):
-            if isinstance(x.value, bool) and kind == TRUTH or isinstance(x.value, int) and isinstance(kind, types.Integer):
+            is_integer = isinstance(x.value, int) and isinstance(kind, types.Integer) and kind.minval <= x.value <= kind.maxval
+            if is_integer or isinstance(x.value, bool) and kind == TRUTH:
                 return ir.Constant(self.context.get_value_type(kind), int(x.value))
             if isinstance(x.value, int | float) and isinstance(kind, types.Float):
                 return ir.Constant(self.context.get_value_type(kind), float(x.value))

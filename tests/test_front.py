@@ -20,7 +20,7 @@ from numba import types  # noqa: E402
 from numba.core.registry import CPUDispatcher  # noqa: E402
 
 import lossfuncs  # noqa: E402
-from lossfuncs import cache, cpu, front, target, vectormath  # noqa: E402
+from lossfuncs import cache, cpu, front, lanes, target, vectormath  # noqa: E402
 from lossfuncs.boxed import boxed  # noqa: E402
 
 exp, where = vectormath.DOUBLE["exp"], vectormath.DOUBLE["where"]
@@ -101,6 +101,10 @@ def unpacked(x: int, y: int) -> float:
     return x / 4 - lowest * c + (x < y) + s[-1] + int(a * 2.0) + (1.0 if bool(x) else 0)
 
 
+def with_large_numbers(x: int, y: int) -> float:
+    return (x if x > -(2**63) else y) * 1.0 + (y + 0.5) * 2**80
+
+
 def with_lambda(x: int, y: int) -> int:
     return TWICE(x, y)[1] - TWICE(y, x)[0]
 
@@ -108,7 +112,10 @@ def with_lambda(x: int, y: int) -> int:
 TWICE: Any = front.inline(ours(lambda x, y: (x + y, 2 * x)))
 
 
-@pytest.mark.parametrize("function", [rounded_down, nested, early, short_circuit, unpacked, with_lambda], ids=lambda f: f.__name__)
+FUNCTIONS = [rounded_down, nested, early, short_circuit, unpacked, with_large_numbers, with_lambda]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 def test_it_means_what_python_means(function: Any, numbas: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = compiled(function, types.int64, types.int64)
     assert numbas == []
@@ -125,6 +132,22 @@ def test_comparisons_and_truth_of_nan_are_ieees(numbas: list[str]) -> None:
     assert numbas == []
     for x, y in itertools.product((math.nan, -0.0, 0.0, 1.5, math.inf, -math.inf), repeat=2):
         assert kernel(x, y) == compared(x, y)
+
+
+room, put = lanes.scratch(2, types.float32), lanes.put
+
+
+def rounded(x: int, y: float) -> float:
+    P = room()
+    put(P, 0, x)
+    put(P, 1, y)
+    return int(P[0]) + float(P[1])
+
+
+def test_intrinsics_take_any_number_for_one_of_another_type(numbas: list[str]) -> None:
+    kernel = compiled(rounded, types.int64, types.float64)
+    assert numbas == []
+    assert kernel(2**24 + 1, 0.1) == 2**24 + float(np.float32(0.1))
 
 
 def divided(x: float, y: float) -> float:  # as Python divides, which is for Numba to know
