@@ -606,6 +606,7 @@ class Kernel:
             return no_derivative
         load, store, read, around, judge = self.element.load, self.element.store, self.read, self.around, self.judge
         labelled, block = self.labelled, scratch(LANES, self.element.type)
+        straight = self.labelled and self.kept  # otherwise the gradient may take the place of what it is made from
         step = 0 if labelled else LANES  # every target but the label's is 0, and that one is mended at the end
         target = inline(lambda t, lane: 0.0) if labelled else inline(lambda t, lane: load(t[lane]))
         read_x = load
@@ -630,10 +631,14 @@ class Kernel:
                     if labelled:
                         at_label = store(f(c, 1.0, read_x(x[K[0]]), *a) * u)
                     for j in range(full):
-                        prefetch(p, j * LANES + n)
-                        each(c, u, at(t, j * step), at(x, j * LANES), G, a)
-                        for lane in range(LANES):  # not straight from there: the gradient may take the place of y_pred
-                            put(into, j * LANES + lane, G[lane])
+                        if straight:
+                            prefetch(into, j * LANES + AHEAD)
+                            each(c, u, at(t, j * step), at(x, j * LANES), at(into, j * LANES), a)
+                        else:
+                            prefetch(p, j * LANES + n)
+                            each(c, u, at(t, j * step), at(x, j * LANES), G, a)
+                            for lane in range(LANES):
+                                put(into, j * LANES + lane, G[lane])
                     if n % LANES:
                         each(c, u, tail_t, tail_x, G, a)
                         for lane in range(n % LANES):
