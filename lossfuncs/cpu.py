@@ -166,7 +166,7 @@ def shortcut(
         if reduction is None:
             with np.errstate(over="ignore"):  # of a half
                 return np.full(shape, total, dtype)[()]
-        return np.float64(total / by)
+        return np.float64(total / (by or math.inf))
 
     def total(t: Any, p: Any, w: Any) -> Any:
         out = empty(chunks)
@@ -187,7 +187,7 @@ def shortcut(
             if not divides(by):
                 return None
             mine = numbers.copy()
-            mine.view(np.float64)[SCALE] = 1.0 / by
+            mine.view(np.float64)[SCALE] = 1.0 / (by or math.inf)
         if compute(t, p, w, out, gradient, gradient if order == 1 else curvature, mine) != -1:
             return None
         value = reduced(out, by) if summed else out if shape else out[()]

@@ -93,14 +93,15 @@ def _labels(strict: bool, long: bool) -> Any:
 
     @inline
     def each(t: Any, row: int, classes: int, ignore: int, K: Any, status: Any) -> int:
-        if all_below(at(t, row), classes if strict else -1, ignore):
+        for lane in range(LANES):  # from now on they may change in t
+            put(K, lane, t[row + lane])
+        if all_below(K, classes if strict else -1, ignore):
             for lane in range(LANES):
                 put(status, lane, VALID)
-                put(K, lane, t[row + lane])
             return -1
         wrong = 0
         for lane in range(LANES):
-            k = t[row + lane]
+            k = K[lane]
             valid, ignored = (k >= 0) & (k < classes) | (not strict), (k == ignore) & (k != NO_CLASS)
             put(status, lane, IGNORED if ignored else (VALID if valid else BAD))
             put(K, lane, k if valid else 0)
