@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     report = measure.load(str(path))
     kept = RESULTS / f"{slug(report)}.json"
     if path.resolve() != kept.resolve():
-        kept.write_text(path.read_text())
+        kept.write_text(path.read_text().replace(f"{ROOT}/", ""))
         if not arguments:
             path.unlink()
     picture = kept.with_suffix(".svg")
