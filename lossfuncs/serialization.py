@@ -67,6 +67,7 @@ class Registry:
         self.kind, self.module = kind, module
         self.classes = {cls.__name__: cls for cls in classes}
         self.functions = {function.__name__: function for function in functions}
+        self.registered: dict[str, Callable[..., Any]] = {}  # by the user, with `lossfuncs.register`
         spellings = names.SPELLINGS[kind]
         self._class_of = {spellings[name].name: cls for name, cls in self.classes.items() if name in spellings}
         REGISTRIES[kind] = self
@@ -76,7 +77,7 @@ class Registry:
 
         ValueError, with the nearest name, for a string that means nothing.
         """
-        own = {**self._registered(), **(custom_objects or {})}
+        own = {**self.registered, **(custom_objects or {})}
         if isinstance(name, str) and name in own:
             return own[name]
         canonical = names.find(self.kind, name if isinstance(name, str) else repr(name))
@@ -89,9 +90,8 @@ class Registry:
 
     def function(self, name: str) -> Callable[..., Any]:
         """The function behind a string, where that names a class too. ValueError for a string that means nothing, or has none."""
-        registered = self._registered()
-        if name in registered:
-            return registered[name]  # type: ignore[no-any-return]
+        if name in self.registered:
+            return self.registered[name]
         canonical = names.find(self.kind, name)
         if canonical not in self.functions:
             raise ValueError(f"{name!r} is a {self.kind} that has no form as a function of two arrays")
@@ -151,13 +151,6 @@ class Registry:
             raise ValueError(f"class_name must name a class, got {name!r}, which is a function")
         made = {key: self.deserialize(x, custom_objects) if _is_record(x) else x for key, x in options.items()}
         return cls.from_config(made) if hasattr(cls, "from_config") else cls(**made)
-
-    def _registered(self) -> dict[str, Any]:
-        if self.kind != "loss":
-            return {}
-        from .custom import REGISTERED  # which needs the table, and that the losses
-
-        return REGISTERED
 
     def _function(self, name: Any, module: Any, custom_objects: Mapping[str, Any] | None) -> Any:
         if not isinstance(name, str):

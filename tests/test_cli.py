@@ -160,7 +160,7 @@ def test_logits_taken_for_probabilities_are_noticed(files: Path, capsys: pytest.
 
 
 def test_a_loss_of_ones_own_is_found_by_its_name(files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lossfuncs.custom.REGISTERED", {})
+    monkeypatch.setattr(lossfuncs.losses.REGISTRY, "registered", {})
     Path("own.py").write_text("import lossfuncs\nlossfuncs.register(lossfuncs.pointwise(lambda t, p: abs(p - t), name='apart'))")
     assert main("evaluate w.npy w.npy --import own.py --loss apart --json --backend numpy".split()) == 0
     assert json.loads(capsys.readouterr().out)["values"] == {"apart": 0.0}

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 import lossfuncs
-from lossfuncs import custom
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -35,4 +34,4 @@ def test_every_example_runs_as_it_stands() -> None:
         for example in examples:
             exec(compile(example, "README.md", "exec"), {"lossfuncs": lossfuncs, **names})
     finally:
-        custom.REGISTERED.pop("pinball", None)
+        lossfuncs.losses.REGISTRY.registered.pop("pinball", None)
