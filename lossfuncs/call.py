@@ -104,8 +104,15 @@ class Call:
             raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {shown(reduction)}") from None
         if sample_weight is not None:
             self.weights = spread("sample_weight", sample_weight, self.shape, self.device)
-            if self.reduction == "mean_with_sample_weight" and self.device is None and not divides(total := sum_of_weights(self.weights)):
-                self.weights = np.ldexp(self.weights, 64 if abs(total) < 1.0 else -64)  # only their ratios count; fewer than 2^64 fit then
+
+    def balance(self) -> None:
+        """Bring weights whose sum a mean is divided by near 1, where they are too large or small: only their ratios count."""
+        if self.reduction != "mean_with_sample_weight" or self.weights is None or self.device is not None:
+            return
+        w = self.weights if self.valid is None else np.where(self.valid, self.weights, 0.0)
+        if not divides(sum_of_weights(w)):
+            with np.errstate(all="ignore"):
+                self.weights = np.ldexp(w, -math.frexp(np.max(np.abs(w)))[1])
 
     def weighted(self, values: Array) -> Any:
         """Values (m,) as the user gets them without a reduction."""

@@ -56,7 +56,7 @@ def pointwise(value: Scalar, slope: Scalar | None = None, curve: Scalar | None =
         rows = rows._replace(cuda="Mean<of_user<T>>", written=_written(cuda, list(parameters), slope, curve))
 
     def reference(y_true: Any, y_pred: Any, **options: float) -> Any:
-        return np.mean(plain.element_by_element(value)(y_true, y_pred, *(float(options[k]) for k in parameters)), axis=-1)
+        return np.mean(plain.element_by_element(value)(y_true, y_pred, *(number(k, options[k]) for k in parameters)), axis=-1)
 
     defaults = [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=v) for k, v in parameters.items()]
     arrays = [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in ("y_true", "y_pred")]

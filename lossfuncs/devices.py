@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .options import told_apart
+
 
 def _cupy() -> Any:
     return importlib.import_module(".cupy_device", __package__).device()
@@ -64,7 +66,7 @@ MET: set[type] = set()  # of the types of y_pred among their arrays
 
 def key(function: Any, order: int, y_true: Any, y_pred: Any, reduction: Any, options: dict[str, Any]) -> Any:
     """What a shortcut is found by."""
-    kinds = tuple((name, type(value), value) for name, value in options.items()) if options else ()
+    kinds = told_apart(options) if options else ()
     return function, order, type(y_true), type(y_pred), y_true.shape, y_pred.shape, y_true.dtype, y_pred.dtype, reduction, kinds
 
 

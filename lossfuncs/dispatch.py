@@ -159,8 +159,8 @@ def remember(
     ways: Ways, ready: Call, y_true: Any, y_pred: Any, sample_weight: Any, reduction: Any, options: dict[str, Any], order: int = 0
 ) -> None:
     """Keep a call's short way, if there is one."""
-    if type(y_true) is not np.ndarray or type(y_pred) is not np.ndarray:
-        return
+    if type(y_true) is not np.ndarray or type(y_pred) is not np.ndarray or tuple in map(type, options.values()):
+        return  # (1,) and (True,) are one key as well
     try:
         how = reduction, _chosen.get(), sample_weight is None, *options.items(), *map(type, options.values())
         these = _of_these(how, y_true, y_pred, sample_weight)
@@ -204,6 +204,7 @@ def prepare(function: Any, y_true: Any, y_pred: Any, options: dict[str, Any], sa
         y_true, y_pred = (device.send(x.astype(x.dtype.newbyteorder("="), copy=False)) for x in (labels, y_pred))
     call: Call = entry.call(function, entry, complete(function, options), y_true, y_pred, sample_weight)
     call.reduce(reduction, sample_weight)
+    call.balance()
     if came_from_host:
         if entry.targets == "index":
             whole_numbers("y_true", labels)

@@ -19,7 +19,7 @@ def shown(value: Any) -> str:
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
-    """`value` as a float; ValueError unless it is a number in [low, high]."""
+    """`value` as a float; ValueError unless it is a number in [low, high]. -0.0 becomes 0.0: they are one key, and so one option."""
     try:
         found = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
     except OverflowError:  # a whole number or a fraction that no float is near
@@ -32,7 +32,7 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
         else:
             wanted = f"a number in [{low:g}, {high:g}]"
         raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
-    return found
+    return found + 0.0
 
 
 def count(name: str, value: Any) -> int:
@@ -47,6 +47,11 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
+
+
+def told_apart(options: dict[str, Any]) -> tuple[Any, ...]:
+    """Options as a key: 1, 1.0 and True are equal, but not one option."""
+    return tuple([(name, type(x), x, tuple(map(type, x)) if type(x) is tuple else ()) for name, x in options.items()])
 
 
 def axes(axis: Any) -> Any:

@@ -115,5 +115,8 @@ def sum_of_weights(w: Array) -> float:
 
 
 def divides(total: float) -> bool:
-    """Whether it and its reciprocal are finite and, with what they are multiplied by, stay so. By 0 nothing is divided but 0, to 0."""
-    return total == 0.0 or 2.0**-960 < abs(total) < math.inf
+    """Whether weights of that sum may be multiplied by values, and the result divided by it, without over- or underflow on the way.
+
+    By 0 nothing is divided but 0, to 0.
+    """
+    return total == 0.0 or 2.0**-512 < abs(total) < 2.0**512
