@@ -558,8 +558,10 @@ def by_class(t: Array, options: dict[str, Any], n: int, axis: int) -> Array:
     """Targets times alpha, one number a class: a loss that is linear in its targets needs no more."""
     alpha = array("alpha", options["alpha"]).astype(np.float64)
     device = device_of(t)
-    if device is not None and device_of(alpha) is None:
-        alpha = device.send(alpha)
+    if device_of(alpha) is None:
+        if not np.isfinite(alpha).all():
+            raise ValueError(f"alpha must be finite for each class, got {alpha[~np.isfinite(alpha)][0]}")
+        alpha = alpha if device is None else device.send(alpha)
     if alpha.shape not in ((n,), (1,)):
         raise ValueError(f"alpha must be a number or one for each of the {n} classes, got shape {alpha.shape}")
     smoothing = number("label_smoothing", options["label_smoothing"], 0.0, 1.0)

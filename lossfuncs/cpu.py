@@ -253,7 +253,7 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, rest: 
         some = grads or [into]
         bad = int(kernel.call(t, p, weights, into, some[0], some[-1], numbers(hi - lo, hi - lo, 0, 1)))
         if not task.total:
-            out[lo:hi] = into
+            give(out, lo, hi, into)
         for d, g in zip(task.derivatives, grads, strict=True):
             give(d, begin, end, g)
         return bad + lo if bad >= 0 else -1

@@ -90,13 +90,14 @@ def take(x: Array, begin: int, end: int, dtype: np.dtype[Any]) -> Array:
 
 
 def give(x: Array, begin: int, end: int, values: Array) -> None:
-    """Write values to elements [begin, end) of x."""
+    """Write values to elements [begin, end) of x, whose type may be smaller."""
     at = 0
-    for index in boxes(x.shape, begin, end):
-        block = x[index]
-        size = block.size
-        x[index] = values[at : at + size].reshape(block.shape)
-        at += size
+    with np.errstate(all="ignore"):
+        for index in boxes(x.shape, begin, end):
+            block = x[index]
+            size = block.size
+            x[index] = values[at : at + size].reshape(block.shape)
+            at += size
 
 
 def exact_sum(x: Array) -> float:

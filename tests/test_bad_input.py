@@ -162,6 +162,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "alpha must be a number or one for each of the 4 classes, got shape (2,)",
     ),
+    "alpha of inf": (lambda: focal(X, X, alpha=[1.0, 2.0, math.inf, 1.0]), ValueError, "alpha must be finite for each class, got inf"),
     "alpha of strings": (lambda: focal(X, X, alpha=["a"]), TypeError, "alpha must hold real numbers, got dtype <U1"),
     # axes
     "axis True": (lambda: dice(X, X, axis=True), ValueError, "axis must be an integer, several, or None, got True"),
@@ -321,6 +322,14 @@ def test_weights_that_are_not_finite_make_no_noise(backend: str) -> None:
             mse(t, p, sample_weight=np.array(w), reduction="mean_with_sample_weight")
     for w in ([1.0, math.inf, -math.inf], [0.0, math.inf, 1.0]):
         assert math.isnan(circle([0, 1, 0], p, sample_weight=w, reduction="sum"))
+
+
+def test_results_too_large_for_their_type_are_inf_without_noise(backend: str) -> None:
+    t, p = np.full((3, 4), 1e30), np.zeros((3, 4), np.float32)  # neither is of the type that both are computed in
+    for k in (1, 2):
+        value, gradient = lossfuncs.value_and_grad("mse", t[::k], p[::k], upstream=1e10)
+        assert np.isinf(value).all() and np.isinf(gradient).all()
+        assert np.isinf(lossfuncs.value_and_grad("mse", t[::k], p[::k], reduction="mean", upstream=1e10)[1]).all()
 
 
 def test_a_loss_of_ones_own_follows_ieee_arithmetic(backend: str) -> None:

@@ -276,7 +276,7 @@ def test_the_backend_and_the_options_of_every_call_count() -> None:
 
 def test_no_parameter_is_minus_0(backend: str) -> None:
     loss = lossfuncs.pointwise(lambda t, p, x: (p - t) / x, name="over")
-    for x in (0.0, -0.0, 0.0):
+    for x in (-0.0, 0.0, -0.0):
         assert loss(np.zeros((2, 2)), np.ones((2, 2)), x)[0] == math.inf
 
 
