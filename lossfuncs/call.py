@@ -472,7 +472,7 @@ def host_result(call: Call, out: Any) -> Array:
         got = type(out).__name__
     elif out.shape != shape or out.dtype != call.dtype or not out.flags.writeable:
         got = f"{'' if out.flags.writeable else 'a read-only '}{out.dtype} of shape {out.shape}"
-    elif any(step == 0 and size > 1 for step, size in zip(out.strides, shape, strict=True)):
+    elif out.size and any(step == 0 and size > 1 for step, size in zip(out.strides, shape, strict=True)):
         got = f"strides {out.strides}, by which elements share memory"
     else:
         return out

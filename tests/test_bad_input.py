@@ -21,6 +21,14 @@ mse, sparse, dice, huber = losses.mean_squared_error, losses.sparse_categorical_
 top_k, focal, circle, ctc = metrics.sparse_top_k_categorical_accuracy, losses.categorical_focal_crossentropy, losses.circle, losses.ctc
 
 
+def generator(t: float, p: float) -> Any:
+    yield t - p
+
+
+async def coroutine(t: float, p: float) -> float:
+    return t - p
+
+
 def read_only() -> Any:
     x = X.copy()
     x.flags.writeable = False
@@ -283,6 +291,21 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "loss must be a function made by lossfuncs.pointwise, got int",
     ),
+    "a builtin for a loss of ones own": (
+        lambda: lossfuncs.pointwise(max),
+        TypeError,
+        "value must be a plain Python function of (t, p, ...), got builtin_function_or_method",
+    ),
+    "a generator for a loss of ones own": (
+        lambda: lossfuncs.pointwise(generator),
+        TypeError,
+        "value must be a plain Python function of (t, p, ...), got a generator function",
+    ),
+    "a coroutine for a slope of ones own": (
+        lambda: lossfuncs.pointwise(lambda t, p: t - p, coroutine),
+        TypeError,
+        "slope must be a plain Python function of (t, p, ...), got a coroutine function",
+    ),
     "no predictions": (
         lambda: lossfuncs.evaluate(None),
         ValueError,
@@ -322,6 +345,12 @@ def test_weights_that_are_not_finite_make_no_noise(backend: str) -> None:
             mse(t, p, sample_weight=np.array(w), reduction="mean_with_sample_weight")
     for w in ([1.0, math.inf, -math.inf], [0.0, math.inf, 1.0]):
         assert math.isnan(circle([0, 1, 0], p, sample_weight=w, reduction="sum"))
+
+
+def test_an_empty_gradient_fits_whatever_its_strides(backend: str) -> None:
+    for shape in ((0, 3), (3, 0)):
+        out = np.lib.stride_tricks.as_strided(np.empty(shape), strides=(0, 0))
+        assert lossfuncs.value_and_grad("mse", np.empty(shape), np.empty(shape), out=out)[1].shape == shape
 
 
 def test_results_too_large_for_their_type_are_inf_without_noise(backend: str) -> None:
