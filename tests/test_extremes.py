@@ -132,6 +132,17 @@ def test_only_the_ratios_of_weights_count_in_their_mean(scale: float, error: flo
                 assert loss(np.zeros((4, 3)), p, many["sample_weight"], mask=mask) == pytest.approx(value, rel=1e-15)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_a_focal_row_whose_sum_is_subnormal_has_a_slope(gamma: float, backend: str) -> None:
+    p = np.array([[0.0, 0.0, 1e-40], [1.5e-45, 3e-40, 1e-38], [1e-40, 1e-40, 1e-40]], np.float32)
+    for t in np.vstack([np.eye(3), [[0.2, 0.3, 0.5], [0.0, 0.0, 0.0]]]).astype(np.float32):
+        how = "categorical_focal_crossentropy", np.tile(t, (3, 1)), p
+        with lossfuncs.backend("numpy"):
+            wanted = lossfuncs.value_and_grad(*how, gamma=gamma)[1]
+        found = lossfuncs.value_and_grad(*how, gamma=gamma)[1]
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("cpu", ["numpy", "numba"])
 def test_an_ignored_row_has_no_weight(cpu: str) -> None:
     p, labels = np.arange(12.0).reshape(4, 3), np.array([0, 1, -1, 2])
