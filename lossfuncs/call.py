@@ -68,7 +68,9 @@ class Call:
         """Copies of the call's arrays with something that has a value in the ignored rows, (m,), whatever stood there."""
         xp, shape = np if self.device is None else self.device.xp, self.shape
         t, p = (np.array(x) if self.device is None else x.copy() for x in (y_true, y_pred))
-        for x, value in ((self.view(p), 1), (t.reshape(shape) if self.function.entry.targets == "index" else self.view(t), 0)):
+        targets = self.function.entry.targets
+        label = 0 if targets in ("index", "sequence") else 1  # an error of 0 has a value of 0 even where errors are relative
+        for x, value in ((self.view(p), 1), (t.reshape(shape) if targets == "index" else self.view(t), label)):
             x[...] = xp.where(ignored.reshape(shape + (1,) * (x.ndim - len(shape))), value, x)
         return t, p
 

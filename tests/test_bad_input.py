@@ -359,6 +359,9 @@ def test_results_too_large_for_their_type_are_inf_without_noise(backend: str) ->
         value, gradient = lossfuncs.value_and_grad("mse", t[::k], p[::k], upstream=1e10)
         assert np.isinf(value).all() and np.isinf(gradient).all()
         assert np.isinf(lossfuncs.value_and_grad("mse", t[::k], p[::k], reduction="mean", upstream=1e10)[1]).all()
+    embeddings, logits = np.full((3, 3), 0.5, np.float16), np.float16([[[6e4, -6e4], [6e4, -6e4]]])
+    for loss, labels, x in (("circle", [0, 0, 1], embeddings), ("ctc", [[1]], logits)):
+        assert np.isinf(lossfuncs.value_and_grad(loss, labels, x, upstream=1e6)[1]).any(), loss
 
 
 def test_a_loss_of_ones_own_follows_ieee_arithmetic(backend: str) -> None:
