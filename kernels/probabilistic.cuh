@@ -220,7 +220,7 @@ template <class T, class P> struct focal_cross_entropy {
     DEVICE Numbers<double, 3> around(const double* s, double) const { return {divisor(s[0]), s[2], (double)alpha / divisor(s[0])}; }
     DEVICE T slope(const double* c, T t, T p) const {
         T g = t * terms(At<1>(), c, p)[1], inside = fused(g, quotient(T(c[0] - p), p), T(g - c[1]));
-        return T(c[2]) * (Share<T>::inside(p, c[0]) ? inside : T(-c[1]));
+        return T(c[2] * (Share<T>::inside(p, c[0]) ? (double)inside : -c[1]));  // a subnormal total has no reciprocal in float
     }
 };
 

@@ -68,7 +68,9 @@ class Call:
         """Copies of the call's arrays with something that has a value in the ignored rows, (m,), whatever stood there."""
         xp, shape = np if self.device is None else self.device.xp, self.shape
         t, p = (np.array(x) if self.device is None else x.copy() for x in (y_true, y_pred))
-        for x, value in ((self.view(p), 1), (t.reshape(shape) if self.function.entry.targets == "index" else self.view(t), 0)):
+        targets = self.function.entry.targets
+        label = 0 if targets in ("index", "sequence") else 1  # an error of 0 has a value of 0 even where errors are relative
+        for x, value in ((self.view(p), 1), (t.reshape(shape) if targets == "index" else self.view(t), label)):
             x[...] = xp.where(ignored.reshape(shape + (1,) * (x.ndim - len(shape))), value, x)
         return t, p
 
@@ -104,8 +106,15 @@ class Call:
             raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {shown(reduction)}") from None
         if sample_weight is not None:
             self.weights = spread("sample_weight", sample_weight, self.shape, self.device)
-            if self.reduction == "mean_with_sample_weight" and self.device is None and not divides(total := sum_of_weights(self.weights)):
-                self.weights = np.ldexp(self.weights, 64 if abs(total) < 1.0 else -64)  # only their ratios count; fewer than 2^64 fit then
+
+    def balance(self) -> None:
+        """Bring weights whose sum a mean is divided by near 1, where they are too large or small: only their ratios count."""
+        if self.reduction != "mean_with_sample_weight" or self.weights is None or self.device is not None:
+            return
+        w = self.weights if self.valid is None else np.where(self.valid, self.weights, 0.0)
+        if not divides(sum_of_weights(w)):
+            with np.errstate(all="ignore"):
+                self.weights = np.ldexp(w, -math.frexp(np.max(np.abs(w)))[1])
 
     def weighted(self, values: Array) -> Any:
         """Values (m,) as the user gets them without a reduction."""
@@ -465,7 +474,7 @@ def host_result(call: Call, out: Any) -> Array:
         got = type(out).__name__
     elif out.shape != shape or out.dtype != call.dtype or not out.flags.writeable:
         got = f"{'' if out.flags.writeable else 'a read-only '}{out.dtype} of shape {out.shape}"
-    elif any(step == 0 and size > 1 for step, size in zip(out.strides, shape, strict=True)):
+    elif out.size and any(step == 0 and size > 1 for step, size in zip(out.strides, shape, strict=True)):
         got = f"strides {out.strides}, by which elements share memory"
     else:
         return out
@@ -551,8 +560,10 @@ def by_class(t: Array, options: dict[str, Any], n: int, axis: int) -> Array:
     """Targets times alpha, one number a class: a loss that is linear in its targets needs no more."""
     alpha = array("alpha", options["alpha"]).astype(np.float64)
     device = device_of(t)
-    if device is not None and device_of(alpha) is None:
-        alpha = device.send(alpha)
+    if device_of(alpha) is None:
+        if not np.isfinite(alpha).all():
+            raise ValueError(f"alpha must be finite for each class, got {alpha[~np.isfinite(alpha)][0]}")
+        alpha = alpha if device is None else device.send(alpha)
     if alpha.shape not in ((n,), (1,)):
         raise ValueError(f"alpha must be a number or one for each of the {n} classes, got shape {alpha.shape}")
     smoothing = number("label_smoothing", options["label_smoothing"], 0.0, 1.0)

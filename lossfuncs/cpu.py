@@ -40,9 +40,9 @@ class Compiled:
     def __init__(self, name: str, function: Any, types: Any, nogil: bool = False) -> None:
         try:
             self.call = cache.compile(function, types, nogil=nogil)
-        except errors.NumbaError as error:  # of a user's own function: the built-in ones compile
+        except (errors.NumbaError, errors.UnsupportedBytecodeError) as error:  # of a user's own function: the built-in ones compile
             *_, innermost = str(error).split("Failed in nopython mode pipeline")  # the functions from the kernel down to the user's
-            _, *lines = [line.strip() for line in innermost.splitlines() if line.strip()] or [""]
+            lines = [line.strip() for line in innermost.splitlines() if line.strip() and not line.startswith(" (step: ")]
             told = " ".join(lines[: 2 if lines[:1] and lines[0].endswith(":") else 1])
             reason = re.split(r': (?:\S+ )?%"', told)[0] or "Numba does not say why"  # without the LLVM behind it
             raise ValueError(f"{name} cannot be compiled, for its functions must be scalar maths: {reason}") from None
@@ -253,7 +253,7 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, rest: 
         some = grads or [into]
         bad = int(kernel.call(t, p, weights, into, some[0], some[-1], numbers(hi - lo, hi - lo, 0, 1)))
         if not task.total:
-            out[lo:hi] = into
+            give(out, lo, hi, into)
         for d, g in zip(task.derivatives, grads, strict=True):
             give(d, begin, end, g)
         return bad + lo if bad >= 0 else -1

@@ -26,7 +26,8 @@ def pointwise(value: Scalar, slope: Scalar | None = None, curve: Scalar | None =
 
     value, slope (its derivative by p) and curve (its second derivative by p) are plain Python functions of floats t, p and the same
     further parameters, whose defaults are value's: arithmetic, comparisons, conditionals, `math` functions, max, min, abs, and other
-    such functions. In a kernel log(0) is -inf, 1 / 0 is inf and max keeps NaN. The result is called like any loss, as
+    such functions. In a kernel log(0) is -inf, 1 / 0 is inf, max keeps NaN, and NaN is what a function gives that raises. Names of theirs
+    that are given another value after the first call keep the one they had. The result is called like any loss, as
 
         loss(y_true, y_pred, <parameters>, *, sample_weight=None, reduction=None)
 
@@ -55,7 +56,7 @@ def pointwise(value: Scalar, slope: Scalar | None = None, curve: Scalar | None =
         rows = rows._replace(cuda="Mean<of_user<T>>", written=_written(cuda, list(parameters), slope, curve))
 
     def reference(y_true: Any, y_pred: Any, **options: float) -> Any:
-        return np.mean(plain.element_by_element(value)(y_true, y_pred, *(float(options[k]) for k in parameters)), axis=-1)
+        return np.mean(plain.element_by_element(value)(y_true, y_pred, *(number(k, options[k]) for k in parameters)), axis=-1)
 
     defaults = [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=v) for k, v in parameters.items()]
     arrays = [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in ("y_true", "y_pred")]
@@ -87,6 +88,9 @@ def _written(cuda: str, parameters: list[str], slope: Scalar | None, curve: Scal
 def _parameters(which: str, function: Scalar) -> dict[str, Any]:
     if not inspect.isfunction(function):
         raise TypeError(f"{which} must be a plain Python function of (t, p, ...), got {type(function).__name__}")
+    for is_kind in (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction):
+        if is_kind(function):
+            raise TypeError(f"{which} must be a plain Python function of (t, p, ...), got a {is_kind.__name__[2:-8]} function")
     found = list(inspect.signature(function).parameters.values())
     if len(found) < 2 or any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in found):
         raise ValueError(f"{which} must take (t, p, <parameters>), got {inspect.signature(function)}")

@@ -205,6 +205,7 @@ def prepare(function: Any, y_true: Any, y_pred: Any, options: dict[str, Any], sa
         y_true, y_pred = (device.send(x.astype(x.dtype.newbyteorder("="), copy=False)) for x in (labels, y_pred))
     call: Call = entry.call(function, entry, complete(function, options), y_true, y_pred, sample_weight)
     call.reduce(reduction, sample_weight)
+    call.balance()
     if came_from_host:
         if entry.targets == "index":
             whole_numbers("y_true", labels)

@@ -6,6 +6,7 @@ map count as this process's memory. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import math
@@ -184,6 +185,8 @@ class _Npy(Source):
         try:
             header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(stream)]
             shape, by_columns, self.dtype = header(stream)
+            if min(shape, default=0) < 0:
+                raise ValueError
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             raise ValueError(f"{name} is not a .npy file: its header cannot be read") from None
         if self.dtype.hasobject:
@@ -274,9 +277,13 @@ class _Csv(Source):
         if uneven and (fault := self._fault(chunk)):
             raise fault
         try:
-            block = np.loadtxt(lines, delimiter=self._delimiter, comments=None, quotechar='"', ndmin=2, usecols=self._chosen)
+            block: Array = np.loadtxt(lines, delimiter=self._delimiter, comments=None, quotechar='"', ndmin=2, usecols=self._chosen)
         except ValueError as error:
             raise self._fault(chunk) or ValueError(f"{self.name} cannot be read: {error}") from None
+        if np.max(np.abs(block), initial=0.0) >= 2.0**53:  # of whole numbers that large, as of records, a float64 loses the last digits
+            with contextlib.suppress(ValueError, OverflowError):
+                fields = csv.reader(lines, delimiter=self._delimiter)
+                block = np.array([[int(row[i]) for i in self._chosen] for row in fields], np.int64)
         return block if self.shape else block[:, 0]
 
     def close(self) -> None:

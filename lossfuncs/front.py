@@ -20,6 +20,7 @@ import functools
 import inspect
 import itertools
 import linecache
+import math
 import operator
 import types as python
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -90,8 +91,10 @@ def inline(function: Callable[..., Any]) -> Any:
 
 
 def by_numba(function: Callable[..., Any]) -> Any:
-    """Numba's dispatcher of a function that is inlined: it gets no wrapper for Python."""
-    return target.jit(function, nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """Numba's dispatcher of a function that is inlined: it gets no wrapper for Python. A user's may look into an array, and outside."""
+    checked = not target.is_ours(function)
+    return target.jit(function, nogil=True, error_model="numpy", boundscheck=checked, forceinline=True, no_cpython_wrapper=True,
+                      no_cfunc_wrapper=True)  # fmt: skip
 
 
 def apart(typing: Any, context: Any, module: Any, body: Any, kinds: Sequence[Any], llvm: Sequence[Any]) -> Any:
@@ -118,6 +121,8 @@ def _typed(part: Any, typing: Any, kinds: Sequence[Any]) -> tuple[Any, Any]:
     code = part.py_func.__code__
     if len(inner.args) != len(kinds) and not code.co_flags & inspect.CO_VARARGS:
         raise Beyond  # defaults
+    result = inner.return_type
+    may_raise = not target.is_ours(part.py_func) and isinstance(result, (types.Integer, types.Float, types.Boolean))
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         compiled = part.get_compile_result(inner)
@@ -126,9 +131,12 @@ def _typed(part: Any, typing: Any, kinds: Sequence[Any]) -> tuple[Any, Any]:
         if code.co_flags & inspect.CO_VARARGS:
             rest = context.make_tuple(builder, inner.args[-1], arguments[code.co_argcount :])
             arguments = [*arguments[: code.co_argcount], rest]
-        return context.call_conv.call_function(builder, declared, inner.return_type, inner.args, arguments)[1]
+        status, found = context.call_conv.call_function(builder, declared, result, inner.args, arguments)
+        if not may_raise:
+            return found
+        return builder.select(status.is_error, ir.DoubleType()(math.nan), context.cast(builder, found, result, FLOAT))
 
-    return inner.return_type(*kinds), emit
+    return (FLOAT if may_raise else result)(*kinds), emit
 
 
 class Part:

@@ -13,9 +13,10 @@ EPS = 1e-7
 
 
 def with_options(key: Any, options: dict[str, Any]) -> Any:
-    """A key, by the options too: 1, 1.0 and True are one key, but not one option. A starred tuple takes 300 ns more than this loop."""
+    """A key, by the options too: 1, 1.0 and True are equal, but not one option. With stars it takes 300 ns more than with this loop."""
     for name, value in options.items():
-        key = key, name, value, type(value)
+        kind = type(value)
+        key = key, name, value, kind if kind is not tuple else tuple(map(type, value))
     return key
 
 
@@ -26,7 +27,7 @@ def shown(value: Any) -> str:
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
-    """`value` as a float; ValueError unless it is a number in [low, high]."""
+    """`value` as a float; ValueError unless it is a number in [low, high]. -0.0 becomes 0.0: they are one key, and so one option."""
     try:
         found = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
     except OverflowError:  # a whole number or a fraction that no float is near
@@ -39,7 +40,7 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
         else:
             wanted = f"a number in [{low:g}, {high:g}]"
         raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
-    return found
+    return found + 0.0
 
 
 def count(name: str, value: Any) -> int:

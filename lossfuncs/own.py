@@ -84,11 +84,11 @@ class CircleCall(Call):
                 gradient[lo:hi] += product(by_similarity, self.references)
                 if own:
                     gradient += product(np.ascontiguousarray(by_similarity.T), self.p[lo:hi])
-        if task.values is not None:
-            task.values[...] = values
-        for into in task.derivatives:
-            into[...] = gradient
         with np.errstate(all="ignore"):
+            if task.values is not None:
+                task.values[...] = values
+            for into in task.derivatives:
+                into[...] = gradient
             return exact_sum(values * w) if task.total else 0.0
 
     def _block(self, backend: str, kind: Array, similarity: Array, w: Array, into: Array | None) -> Array:
@@ -221,9 +221,9 @@ class SequenceCall(Call):
                 values[...] = self.function.reference(self.labels, self.y_pred.astype(np.float64))
         else:
             self._programme(forward_backward if backend == "numpy" else _sequence_kernel(), values, w * task.scale, task.derivatives)
-        if task.values is not None:
-            task.values[...] = values
         with np.errstate(all="ignore"):
+            if task.values is not None:
+                task.values[...] = values
             return exact_sum(values * w) if task.total else 0.0
 
     def _programme(self, one: Any, values: Array, w: Array, into: tuple[Array, ...]) -> None:
@@ -236,8 +236,9 @@ class SequenceCall(Call):
             alpha, beta, norm = (np.empty((frames, k)) for k in (2 * self.labels.shape[1] + 1, 2 * self.labels.shape[1] + 1, 2))
             gradient = np.empty((frames, classes) if into else (0, 0))
             values[i] = one(logits, self.labels[i], int(self.lengths[i]), alpha, beta, norm, gradient)
-            for d in into:
-                d[i] = gradient * w[i]
+            with np.errstate(all="ignore"):
+                for d in into:
+                    d[i] = gradient * w[i]
 
         threads.run(sample, len(values))
 

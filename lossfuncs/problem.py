@@ -90,13 +90,14 @@ def take(x: Array, begin: int, end: int, dtype: np.dtype[Any]) -> Array:
 
 
 def give(x: Array, begin: int, end: int, values: Array) -> None:
-    """Write values to elements [begin, end) of x."""
+    """Write values to elements [begin, end) of x, whose type may be smaller."""
     at = 0
-    for index in boxes(x.shape, begin, end):
-        block = x[index]
-        size = block.size
-        x[index] = values[at : at + size].reshape(block.shape)
-        at += size
+    with np.errstate(all="ignore"):
+        for index in boxes(x.shape, begin, end):
+            block = x[index]
+            size = block.size
+            x[index] = values[at : at + size].reshape(block.shape)
+            at += size
 
 
 def exact_sum(x: Array) -> float:
@@ -115,5 +116,8 @@ def sum_of_weights(w: Array) -> float:
 
 
 def divides(total: float) -> bool:
-    """Whether it and its reciprocal are finite and, with what they are multiplied by, stay so. By 0 nothing is divided but 0, to 0."""
-    return total == 0.0 or 2.0**-960 < abs(total) < math.inf
+    """Whether weights of that sum may be multiplied by values, and the result divided by it, without over- or underflow on the way.
+
+    By 0 nothing is divided but 0, to 0.
+    """
+    return total == 0.0 or 2.0**-512 < abs(total) < 2.0**512

@@ -21,6 +21,14 @@ mse, sparse, dice, huber = losses.mean_squared_error, losses.sparse_categorical_
 top_k, focal, circle, ctc = metrics.sparse_top_k_categorical_accuracy, losses.categorical_focal_crossentropy, losses.circle, losses.ctc
 
 
+def generator(t: float, p: float) -> Any:
+    yield t - p
+
+
+async def coroutine(t: float, p: float) -> float:
+    return t - p
+
+
 def read_only() -> Any:
     x = X.copy()
     x.flags.writeable = False
@@ -162,6 +170,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "alpha must be a number or one for each of the 4 classes, got shape (2,)",
     ),
+    "alpha of inf": (lambda: focal(X, X, alpha=[1.0, 2.0, math.inf, 1.0]), ValueError, "alpha must be finite for each class, got inf"),
     "alpha of strings": (lambda: focal(X, X, alpha=["a"]), TypeError, "alpha must hold real numbers, got dtype <U1"),
     # axes
     "axis True": (lambda: dice(X, X, axis=True), ValueError, "axis must be an integer, several, or None, got True"),
@@ -282,6 +291,21 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "loss must be a function made by lossfuncs.pointwise, got int",
     ),
+    "a builtin for a loss of ones own": (
+        lambda: lossfuncs.pointwise(max),
+        TypeError,
+        "value must be a plain Python function of (t, p, ...), got builtin_function_or_method",
+    ),
+    "a generator for a loss of ones own": (
+        lambda: lossfuncs.pointwise(generator),
+        TypeError,
+        "value must be a plain Python function of (t, p, ...), got a generator function",
+    ),
+    "a coroutine for a slope of ones own": (
+        lambda: lossfuncs.pointwise(lambda t, p: t - p, coroutine),
+        TypeError,
+        "slope must be a plain Python function of (t, p, ...), got a coroutine function",
+    ),
     "no predictions": (
         lambda: lossfuncs.evaluate(None),
         ValueError,
@@ -321,6 +345,23 @@ def test_weights_that_are_not_finite_make_no_noise(backend: str) -> None:
             mse(t, p, sample_weight=np.array(w), reduction="mean_with_sample_weight")
     for w in ([1.0, math.inf, -math.inf], [0.0, math.inf, 1.0]):
         assert math.isnan(circle([0, 1, 0], p, sample_weight=w, reduction="sum"))
+
+
+def test_an_empty_gradient_fits_whatever_its_strides(backend: str) -> None:
+    for shape in ((0, 3), (3, 0)):
+        out = np.lib.stride_tricks.as_strided(np.empty(shape), strides=(0, 0))
+        assert lossfuncs.value_and_grad("mse", np.empty(shape), np.empty(shape), out=out)[1].shape == shape
+
+
+def test_results_too_large_for_their_type_are_inf_without_noise(backend: str) -> None:
+    t, p = np.full((3, 4), 1e30), np.zeros((3, 4), np.float32)  # neither is of the type that both are computed in
+    for k in (1, 2):
+        value, gradient = lossfuncs.value_and_grad("mse", t[::k], p[::k], upstream=1e10)
+        assert np.isinf(value).all() and np.isinf(gradient).all()
+        assert np.isinf(lossfuncs.value_and_grad("mse", t[::k], p[::k], reduction="mean", upstream=1e10)[1]).all()
+    embeddings, logits = np.full((3, 3), 0.5, np.float16), np.float16([[[6e4, -6e4], [6e4, -6e4]]])
+    for loss, labels, x in (("circle", [0, 0, 1], embeddings), ("ctc", [[1]], logits)):
+        assert np.isinf(lossfuncs.value_and_grad(loss, labels, x, upstream=1e6)[1]).any(), loss
 
 
 def test_a_loss_of_ones_own_follows_ieee_arithmetic(backend: str) -> None:

@@ -513,14 +513,55 @@ def test_the_words_of_a_loss_of_ones_own_mean_the_same_everywhere(words: str, ki
         np.testing.assert_allclose(loss(t, p), wanted.astype(kind), rtol=1e-6 if kind == "float32" else 1e-14)
 
 
+def _factorial(p: float) -> float:
+    return p * _factorial(p - 1.0) if p > 0.0 else 1.0
+
+
+def _importing(t: float, p: float) -> float:
+    import cmath
+
+    return abs(cmath.exp(t - p))
+
+
 def test_what_cannot_be_compiled_is_named() -> None:
     for loss, reason in (
         (lossfuncs.pointwise(lambda t, p: math.isclose(t, p), name="near"), "Unknown attribute 'isclose' of type Module"),
         (lossfuncs.pointwise(lambda t, p: (t, p), name="pair"), r"Cannot cast UniTuple\(float64 x 2\) to float64$"),
         (lossfuncs.pointwise(lambda t, p: math.exp(t, p), name="two"), r"No implementation .* >>> DOUBLE.exp\(float64, float64\)"),
+        (lossfuncs.pointwise(lambda t, p: _factorial(p), name="recursive"), "Untyped global name '_factorial'"),
+        (lossfuncs.pointwise(_importing, name="importing"), r"Use of unsupported opcode \(IMPORT_NAME\) found"),
     ):
         with pytest.raises(ValueError, match=f"^{loss.__name__} cannot be compiled, for its functions must be scalar maths: {reason}"):
             loss(np.ones((2, 3)), np.ones((2, 3)))
+
+
+def _refusing(t: float, p: float) -> float:
+    if p > 2.0:
+        raise ValueError
+    return t - p
+
+
+def _looked_up(t: float, p: float) -> Any:
+    return TABLE[int(p)]
+
+
+def _calling(t: float, p: float) -> float:
+    return _refusing(t, p) + 1.0
+
+
+TABLE = np.array([-1, -2, -3], np.int8)
+
+
+@pytest.mark.parametrize("value", [_refusing, _looked_up, _calling])
+@pytest.mark.parametrize("shape", [(9, 5), (3, 200), (LONGEST + 3,)])
+def test_where_a_loss_of_ones_own_raises_its_kernel_gives_nan(value: Any, shape: tuple[int, ...]) -> None:
+    t, p = np.zeros(shape), np.ones(shape)
+    p[0] = 1e9
+    found, gradient = lossfuncs.value_and_grad(lossfuncs.pointwise(value, value), t, p)
+    np.testing.assert_array_equal(found, np.mean(np.where(p > 2.0, np.nan, value(0.0, 1.0)), axis=-1))
+    np.testing.assert_array_equal(gradient, np.where(p > 2.0, np.nan, value(0.0, 1.0) / shape[-1]))
+    with pytest.raises((ValueError, IndexError)):
+        reference(lossfuncs.pointwise(value), t, p)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])

@@ -304,6 +304,27 @@ def test_columns_are_chosen_by_name_or_number(tmp_path: Path) -> None:
         assert evaluate(np.zeros((2, 2)), f"{path}:{chosen}", loss="mae") == {"mae": 2.75}
 
 
+def test_large_whole_numbers_in_text_keep_their_digits(tmp_path: Path) -> None:
+    for name, last in (("one", 3), ("other", 2)):
+        (tmp_path / f"{name}.csv").write_text(f"id\n{2**53 + last}\n7\n{-(2**62)}\n0\n")
+    (tmp_path / "mixed.csv").write_text("1e300\n7.0\n-1e300\n0\n")
+    (tmp_path / "huge.csv").write_text(f"{2**70}\n7\n{-(2**62)}\n0\n")
+    ids = str(tmp_path / "one.csv")
+    for name, equal in (("one", 1.0), ("other", 0.75), ("mixed", 0.5), ("huge", 0.75)):
+        for batch_size in (1, 4):
+            found = evaluate(ids, str(tmp_path / f"{name}.csv"), metrics=["accuracy"], batch_size=batch_size)
+            assert found == {"accuracy": equal}, name
+
+
+def test_a_header_of_negative_sizes_is_none(tmp_path: Path) -> None:
+    for by_columns in (False, True):
+        header = f"{{'descr': '<f8', 'fortran_order': {by_columns}, 'shape': (-5, -3), }}\n".encode()
+        path = tmp_path / "negative.npy"
+        path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(120))
+        with pytest.raises(ValueError, match="negative.npy is not a .npy file: its header cannot be read$"):
+            evaluate(np.zeros((5, 3)), path, loss="mse")
+
+
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> Any:

@@ -115,9 +115,11 @@ def test_focal_losses_of_sure_logits_vanish_with_all_their_derivatives(gamma: fl
 
 
 @pytest.mark.parametrize("cpu", ["numpy", "numba"])  # a GPU would have to wait for their sum
-@pytest.mark.parametrize("scale", [1.7e308, 1e-310, 5e-324])
-def test_only_the_ratios_of_weights_count_in_their_mean(scale: float, cpu: str) -> None:
-    p = np.arange(1.0, 5.0)[:, None] * np.ones((4, 3))
+@pytest.mark.parametrize(
+    ("scale", "error"), [(1.7e308, 1.0), (1e307, 100.0), (1e-310, 1.0), (5e-324, 1.0), (5e-324, 1e-50), (1e-250, 1e-50)]
+)
+def test_only_the_ratios_of_weights_count_in_their_mean(scale: float, error: float, cpu: str) -> None:
+    p = error * np.arange(1.0, 5.0)[:, None] * np.ones((4, 3))
     for w in ([1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]):
         few, many = ({"sample_weight": np.array(w) * x, "reduction": "mean_with_sample_weight"} for x in (1.0, scale))
         for _ in range(3):  # the long way and the short one
@@ -125,6 +127,41 @@ def test_only_the_ratios_of_weights_count_in_their_mean(scale: float, cpu: str) 
                 (value, gradient), (scaled, slope) = (lossfuncs.value_and_grad("mse", np.zeros((4, 3)), p, **how) for how in (few, many))
                 assert lossfuncs.mean_squared_error(np.zeros((4, 3)), p, **many) == scaled == pytest.approx(value, rel=1e-15)
             np.testing.assert_allclose(slope, gradient, rtol=1e-15)
+            with lossfuncs.backend(cpu):
+                loss, mask = lossfuncs.losses.MeanSquaredError("mean_with_sample_weight"), np.ones(4)
+                assert loss(np.zeros((4, 3)), p, many["sample_weight"], mask=mask) == pytest.approx(value, rel=1e-15)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_a_focal_row_whose_sum_is_subnormal_has_a_slope(gamma: float, backend: str) -> None:
+    p = np.array([[0.0, 0.0, 1e-40], [1.5e-45, 3e-40, 1e-38], [1e-40, 1e-40, 1e-40]], np.float32)
+    for t in np.vstack([np.eye(3), [[0.2, 0.3, 0.5], [0.0, 0.0, 0.0]]]).astype(np.float32):
+        how = "categorical_focal_crossentropy", np.tile(t, (3, 1)), p
+        with lossfuncs.backend("numpy"):
+            wanted = lossfuncs.value_and_grad(*how, gamma=gamma)[1]
+        found = lossfuncs.value_and_grad(*how, gamma=gamma)[1]
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cpu", ["numpy", "numba"])
+def test_an_ignored_row_has_no_weight(cpu: str) -> None:
+    p, labels = np.arange(12.0).reshape(4, 3), np.array([0, 1, -1, 2])
+    how = {"from_logits": True, "ignore_class": -1, "reduction": "mean_with_sample_weight"}
+    with lossfuncs.backend(cpu):
+        wanted = lossfuncs.sparse_categorical_crossentropy(labels, p, sample_weight=[1.0, 2.0, 0.0, 3.0], **how)
+        for there in (1e308, 1e-300):
+            w = np.array([1e-300, 2e-300, there, 3e-300])
+            assert lossfuncs.sparse_categorical_crossentropy(labels, p, sample_weight=w, **how) == pytest.approx(wanted, rel=1e-15)
+
+
+def test_batches_of_tiny_weights_add_up_with_others(backend: str) -> None:
+    t, p = np.zeros((4, 1)), np.arange(1.0, 5.0)[:, None]
+    loss: Any = lossfuncs.losses.MeanSquaredError("mean_with_sample_weight")
+    model = lossfuncs.compile(loss=loss)
+    for begin, weight in ((0, 1e-300), (2, 1e-285)):
+        model.update(t[begin : begin + 2], p[begin : begin + 2], np.full(2, weight))
+        assert loss.sum_and_count(t, p, np.full(4, weight)) == (pytest.approx(30.0 * weight), pytest.approx(4 * weight))
+    assert model.result()["loss"] == pytest.approx(12.5)
 
 
 def odd_logits(n: int) -> tuple[Array, Array]:

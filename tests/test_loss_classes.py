@@ -331,6 +331,19 @@ def test_what_is_masked_may_be_anything(cls: type[Loss], reduction: Any, backend
     assert np.isnan(loss(t, p, mask=mask)).any()
 
 
+@pytest.mark.parametrize("cls", [cls for cls in POINTWISE if cls is not losses.CTC], ids=lambda cls: cls.__name__)
+def test_what_is_masked_may_be_too_large_for_a_half(cls: type[Loss], backend: str) -> None:
+    t, p = data(cls, np.float64, rows=9)
+    t, p = t if t.dtype.kind == "i" else t.astype(np.float16), p.astype(np.float16)
+    mask = np.arange(9) % 3 != 1
+    loss = per_sample(cls, reduction=None)
+    wanted = loss(t, p)
+    p[1], p[4] = 6e4, -6e4
+    if t.dtype.kind != "i":
+        t[~mask] = 0.0
+    assert np.array_equal(loss(t, p, mask=mask), np.where(mask.reshape(-1, *[1] * (wanted.ndim - 1)), wanted, 0.0))
+
+
 def test_what_is_masked_may_be_anything_along_any_axis(backend: str) -> None:
     rng = np.random.default_rng(8)
     t, p = rng.integers(0, 3, (4, 5)), rng.normal(size=(4, 3, 5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -261,6 +262,9 @@ def test_the_backend_and_the_options_of_every_call_count() -> None:
         with pytest.raises(ValueError, match="^from_logits must be"):
             lossfuncs.binary_crossentropy(t, p, from_logits=1)
         assert lossfuncs.huber(t, p, delta=0.25)[0] == lossfuncs.huber(t, p, 0.25)[0] == 0.09375
+        assert lossfuncs.dice(t, p, axis=(1,)).shape == (4,)
+        with pytest.raises(ValueError, match="^axis must be"):
+            lossfuncs.dice(t, p, axis=(True,))
         with pytest.raises(TypeError, match="unexpected keyword argument 'gamma'"):
             lossfuncs.huber(t, p, gamma=1.0)
         with pytest.raises(ValueError, match="^reduction must be one of"):
@@ -268,6 +272,12 @@ def test_the_backend_and_the_options_of_every_call_count() -> None:
         with lossfuncs.backend("numpy"), pytest.MonkeyPatch.context() as patch:
             patch.setattr("lossfuncs.call.cpu_backend", lambda: 1 / 0)
             assert lossfuncs.huber(t, p)[0] == 0.125
+
+
+def test_no_parameter_is_minus_0(backend: str) -> None:
+    loss = lossfuncs.pointwise(lambda t, p, x: (p - t) / x, name="over")
+    for x in (-0.0, 0.0, -0.0):
+        assert loss(np.zeros((2, 2)), np.ones((2, 2)), x)[0] == math.inf
 
 
 def test_shapes_in_turn_keep_their_own_results(no_long_way: Callable[[], None]) -> None:

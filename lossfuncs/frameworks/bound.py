@@ -13,7 +13,7 @@ from .. import derivatives
 from ..call import RowsCall, complete, plan
 from ..dispatch import short_way
 from ..losses.probabilistic import CROSS_ENTROPY_FROM_LOGITS, SMOOTHED_CROSS_ENTROPY_FROM_LOGITS
-from ..options import shown
+from ..options import shown, with_options
 from ..problem import STRUCTURAL, Array
 
 _SOFTMAX = (CROSS_ENTROPY_FROM_LOGITS, SMOOTHED_CROSS_ENTROPY_FROM_LOGITS)
@@ -141,7 +141,7 @@ _bounds: dict[Any, Bound] = {}
 
 def bind(function: Any, options: dict[str, Any], reduction: Any) -> Bound:
     """A loss with its options: one object for all calls alike."""
-    key = function, reduction, tuple((name, type(x), x) for name, x in options.items())
+    key = with_options((function, reduction), options)
     try:
         return _bounds[key]
     except TypeError:  # an option that cannot be a key

@@ -277,6 +277,7 @@ class LossFunctionWrapper(Loss):
         with dispatch.backend("numpy"):  # what is on the host stays there: only shapes and weights are wanted
             call = dispatch.prepare(self.fn, t, p, self.options, None if np.ndim(p) > 1 else sample_weight, None)
         _weigh(call, reduction, sample_weight, mask)
+        call.balance()
         if call.device is not None:
             return self._masked_on(call, compute, t, p)
         valid = np.asarray(call.valid)
@@ -316,6 +317,7 @@ class _Values(Call):
     def result(self) -> Any:
         if self.reduction is None:
             return self.weighted(self._counted()).astype(self.dtype)
+        self.balance()
         with np.errstate(all="ignore"):
             total = self._sum()
             return np.float64(total / self.divisor()) if self.device is None else total / _divisor_there(self)

@@ -57,7 +57,8 @@ class DeviceArray:
         return _given(self._host[_taken(index)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._host[_taken(index)] = _taken(value)
+        with np.errstate(all="ignore"):  # a device has no warnings
+            self._host[_taken(index)] = _taken(value)
 
     def __len__(self) -> int:
         return len(self._host)
