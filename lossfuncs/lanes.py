@@ -19,6 +19,7 @@ from numba import types
 from numba.core import cgutils
 
 from .front import apart
+from .target import scalar
 
 LANES = 64
 _INDEX = ir.IntType(64)
@@ -275,6 +276,49 @@ def places_of(load: Any, block: int) -> Any:
 
 
 @intrinsic
+def bits_of_rows(typing: Any, bits: Any, n: Any, into: Any) -> Any:
+    """into[r] = the n bits, 1 to 64, from bit r n on, for 64 rows r; the int64 behind all those bits is read."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits, n, into = args
+        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+        mask = builder.lshr(_INDEX(-1), builder.sub(_INDEX(LANES), n))
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        r, start = builder.phi(_INDEX), builder.phi(_INDEX)
+        place = builder.gep(builder.bitcast(bits, ir.IntType(8).as_pointer()), [builder.lshr(start, _INDEX(3))])
+        low, high = (builder.gep(place, [_INDEX(4 * k)]) for k in range(2))  # 32 bits of each: a double shift takes AMD's longer
+        low, high = (builder.load(builder.bitcast(x, _INDEX.as_pointer()), align=1) for x in (low, high))
+        low, high = (builder.lshr(x, builder.and_(start, _INDEX(7))) for x in (low, high))
+        found = builder.or_(builder.and_(low, _INDEX(0xFFFFFFFF)), builder.shl(high, _INDEX(32)))
+        builder.store(builder.and_(found, mask), builder.gep(into, [r]))
+        following = builder.add(r, _INDEX(1))
+        for phi, first, then in ((r, _INDEX(0), following), (start, _INDEX(0), builder.add(start, n))):
+            phi.add_incoming(first, before)
+            phi.add_incoming(then, loop)
+        jump = builder.cbranch(builder.icmp_unsigned("<", following, _INDEX(LANES)), loop, after)
+        scalar(builder.module, jump)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    return types.void(bits, n, into), emit
+
+
+@intrinsic
+def first_of(typing: Any, bits: Any) -> Any:
+    """Which is the first bit that is set, or 0; whether one is; whether another is."""
+    result = types.Tuple((types.int64, types.boolean, types.boolean))
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        [bits] = args
+        first = builder.and_(builder.cttz(bits, ir.IntType(1)(0)), _INDEX(LANES - 1))
+        others = builder.and_(bits, builder.sub(bits, _INDEX(1)))
+        return context.make_tuple(builder, result, [first, *(builder.icmp_signed("!=", x, _INDEX(0)) for x in (bits, others))])
+
+    return result(types.int64), emit
+
+
+@intrinsic
 def ones(typing: Any, bits: Any, count: Any) -> Any:
     """How many of the lowest `count` bits are set, of 64."""
 
@@ -433,8 +477,8 @@ def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: A
     return result, lambda context, *_: context.get_dummy_value()
 
 
-def any_besides(*patterns: int) -> Any:
-    """An intrinsic that says of the 64 elements from p on whether one's bits are none of these."""
+def besides(*patterns: int) -> Any:
+    """An intrinsic that says of the 64 elements from p on which have bits that are none of these: element i by bit i."""
 
     @intrinsic
     def found(typing: Any, p: Any) -> Any:
@@ -443,9 +487,9 @@ def any_besides(*patterns: int) -> Any:
             vector = ir.VectorType(integer, LANES)
             bits = builder.load(builder.bitcast(args[0], vector.as_pointer()), align=integer.width // 8)
             each = [builder.icmp_unsigned("!=", bits, ir.Constant(vector, [pattern] * LANES)) for pattern in patterns]
-            return builder.icmp_unsigned("!=", builder.bitcast(functools.reduce(builder.and_, each), ir.IntType(LANES)), _INDEX(0))
+            return builder.bitcast(functools.reduce(builder.and_, each), _INDEX)
 
-        return types.boolean(p), emit
+        return types.int64(p), emit
 
     return found
 

@@ -143,6 +143,23 @@ def looks_back(one: Pass) -> bool:
     return totals.asked
 
 
+class _Unread:
+    """Stands for a target, to see whether it is looked at: there is nothing that can be done with it."""
+
+    __eq__ = __ne__ = __bool__ = None  # type: ignore[assignment]
+
+
+def looks_at_target(one: Pass) -> bool:
+    """Whether the pass, one of functions of both, needs the targets."""
+    code, unread = one.terms.__code__, _Unread()
+    ones = 16 if code.co_flags & inspect.CO_VARARGS else code.co_argcount - 2
+    try:
+        found = one.terms(_Totals(), unread, *[0.5] * ones)
+    except (ArithmeticError, TypeError, ValueError):
+        return True
+    return any(x is unread for x in (found if isinstance(found, tuple) else (found,)))
+
+
 def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None, careful: Careful | None = None) -> Pass:
     """Totals of terms(s, t, p, *a). `hard` gives the same numbers, to the last bit, for less where t is 0 or 1."""
     return Pass("sum", count, terms, hard=hard, careful=careful)

@@ -202,7 +202,7 @@ class Kernel:
         self.check = _labels(self.fold.strict, long) if labelled else no_labels
         self.judge = judge(labelled)
         self.weights = _weights if total or order else no_weights
-        self.lanes, self.lane_labels = scratch(LANES, types.float64), scratch(LANES, types.int64)
+        self.lanes, self.lane_labels = scratch(LANES, types.float64), scratch(LANES + 1, types.int64)
 
     def finish(self) -> Any:
         """From the totals S of `lanes` rows, one a lane, to their values: weighted and added to acc, or stored in out.
@@ -281,10 +281,27 @@ class Kernel:
     def _transposed_short(self) -> Any:
         fold, check, finish, derive, weights = self.fold.all, self.check, self.finish(), self._derive_short(), self.weights
         totals, lanes64, labels64, total = self.fold.totals, self.lanes, self.lane_labels, self.total
-        block = scratch(LANES * SHORT, self.element.type)
+        block = scratch(LANES * (SHORT + 1), self.element.type)
         as_it_is = inline(lambda x, n, into: x)
         transposed = as_it_is if self.single else _transposed  # one element a lane already
-        targets = as_it_is if self.labelled else transposed
+        one_hot, derived = self.fold.labels(), self.order > 0
+
+        @inline
+        def targets(K: Any, t: Any, n: int, into: Any) -> Any:
+            if not one_hot(K, t, n, into) or derived:
+                return transposed(t, n, into)
+            return into
+
+        @inline
+        def own(K: Any, p: Any, n: int, into: Any) -> None:
+            if K[LANES]:
+                for lane in range(LANES):
+                    put(into, n * LANES + lane, p[lane * n + K[lane]])
+
+        if self.labelled:
+            targets = inline(lambda K, t, n, into: t)
+        if not self.fold.gathers or not self.fold.across:
+            own = inline(lambda K, p, n, into: None)
         predictions = transposed if self.fold.across or self.order else as_it_is
         targets_block = scratch(0, types.int64) if self.labelled else block
 
@@ -293,7 +310,8 @@ class Kernel:
                   scale: float, a: Any) -> Any:  # fmt: skip
             S, W, status, K = totals(), lanes64(), lanes64(), labels64()
             bad = check(t, 0, n, ignore, K, status)
-            T, P = targets(t, n, targets_block()), predictions(p, n, block())
+            T, P = targets(K, t, n, targets_block()), predictions(p, n, block())
+            own(K, p, n, P)
             fold(S, K, T, P, t, p, n, a)
             weights(w, LANES, wstep, W)
             derive(S, W, status, K, T, P, T, P, grad, hess, n, of, scale, a)
