@@ -18,6 +18,7 @@ from . import exact, rows, vectormath
 from .front import inline
 from .lanes import (
     LANES,
+    WITHIN,
     add_to,
     add_to_eight,
     all_negative,
@@ -253,7 +254,7 @@ class Fold:
         return long if self.long else short
 
     def labels(self) -> Any:
-        """labels(K, t, n, into): whether 64 short rows of targets, as they lie, are one-hot, or 0 altogether.
+        """labels(K, t, n, into): whether 64 rows of up to WITHIN targets, as they lie, are one-hot, or 0 altogether.
 
         Then K says where, and the targets there are written behind the n columns of `into`: to a sparse pass they are all.
         """
@@ -263,7 +264,7 @@ class Fold:
 
         @inline
         def labels(K: Any, t: Any, n: int, into: Any) -> bool:
-            i, others, B, R = 0, 0, words(), words()
+            i, others, B, R = 0, 0 if n <= WITHIN else 1, words(), words()
             while i < n and not others:
                 others = soft(at(t, i * LANES))
                 put(B, i, nonzero(at(t, i * LANES)))

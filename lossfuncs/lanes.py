@@ -22,6 +22,7 @@ from .front import apart
 from .target import scalar
 
 LANES = 64
+WITHIN = 57  # bits, wherever they begin, are within 64 that begin with a byte
 _INDEX = ir.IntType(64)
 _BYTES = {ir.DoubleType(): 8, ir.FloatType(): 4, ir.IntType(16): 2, ir.IntType(64): 8}
 
@@ -277,7 +278,7 @@ def places_of(load: Any, block: int) -> Any:
 
 @intrinsic
 def bits_of_rows(typing: Any, bits: Any, n: Any, into: Any) -> Any:
-    """into[r] = the n bits, 1 to 64, from bit r n on, for 64 rows r; the int64 behind all those bits is read."""
+    """into[r] = the n bits from bit r n on, for 64 rows r and 0 < n <= WITHIN; up to 7 bytes behind them are read."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         bits, n, into = args
@@ -287,10 +288,7 @@ def bits_of_rows(typing: Any, bits: Any, n: Any, into: Any) -> Any:
         builder.position_at_end(loop)
         r, start = builder.phi(_INDEX), builder.phi(_INDEX)
         place = builder.gep(builder.bitcast(bits, ir.IntType(8).as_pointer()), [builder.lshr(start, _INDEX(3))])
-        low, high = (builder.gep(place, [_INDEX(4 * k)]) for k in range(2))  # 32 bits of each: a double shift takes AMD's longer
-        low, high = (builder.load(builder.bitcast(x, _INDEX.as_pointer()), align=1) for x in (low, high))
-        low, high = (builder.lshr(x, builder.and_(start, _INDEX(7))) for x in (low, high))
-        found = builder.or_(builder.and_(low, _INDEX(0xFFFFFFFF)), builder.shl(high, _INDEX(32)))
+        found = builder.lshr(builder.load(builder.bitcast(place, _INDEX.as_pointer()), align=1), builder.and_(start, _INDEX(7)))
         builder.store(builder.and_(found, mask), builder.gep(into, [r]))
         following = builder.add(r, _INDEX(1))
         for phi, first, then in ((r, _INDEX(0), following), (start, _INDEX(0), builder.add(start, n))):
