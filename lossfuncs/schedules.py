@@ -324,9 +324,21 @@ class Kernel:
         if not self.order:
             return no_derivative
         load, store, read, around, judge = self.element.load, self.element.store, self.read, self.around, self.judge
-        target, stride, constant = self.fold.target, self.fold.stride, column(self.constants)
+        target, stride, constant, labelled = self.fold.target, self.fold.stride, column(self.constants), self.labelled
         block, spread, lanes64 = scratch(LANES * SHORT, self.element.type), scratch(self.constants * LANES, types.float64), self.lanes
         read_x, softmax, kept = widen if self.kept else load, self.fold.softmax, self.kept
+
+        @inline
+        def let_go(status: Any, into: Any, n: int) -> None:
+            """Rows without a valid label are rare, and what was worked out of them is of no use."""
+            invalid = 0
+            for lane in range(LANES):
+                invalid += status[lane] != VALID
+            if invalid:
+                for lane in range(LANES):
+                    if status[lane] != VALID:
+                        for j in range(n):
+                            put(into, lane * n + j, store(judge(1.0, status[lane])))
 
         def derivative(f: Any) -> Any:
             @inline
@@ -335,9 +347,10 @@ class Kernel:
                 for j in range(n):
                     for lane in range(LANES):
                         y = target(K, at(t, j * stride), j, lane)
-                        d = f(constant(C, lane), y, read_x(x[j * LANES + lane]), *a) * U[lane]
-                        put(G, j * LANES + lane, store(judge(d, status[lane])))
+                        put(G, j * LANES + lane, store(f(constant(C, lane), y, read_x(x[j * LANES + lane]), *a) * U[lane]))
                 _transposed_back(into, G, n)
+                if labelled:
+                    let_go(status, into, n)
 
             return derive
 
