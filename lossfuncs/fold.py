@@ -29,8 +29,8 @@ from .lanes import (
     dense_target,
     dot_to,
     factor_to,
-    first_of,
     first_max_to,
+    first_of,
     labelled_target,
     max_of_lanes,
     max_to,
@@ -59,6 +59,7 @@ NEAR = 8192  # elements of the longest row whose successor's targets are fetched
 TREES = {add_to: sum_of_lanes, dot_to: sum_of_lanes, factor_to: sum_of_lanes, max_to: max_of_lanes, top_to: top_of_lanes}
 
 LIMIT = 2.0**864  # less than exp(vectormath.BOUND): a smaller sum of exponentials has no larger one in it
+FEW = 4  # elements of the shortest row of which it pays to look for the label
 BLOCK = 16  # elements of a short row that are compared at once: 512 bits of float32
 
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
@@ -135,9 +136,10 @@ class Fold:
 
     Called as fold(S, K, t, p, tail_t, tail_p, n, a): S is where the totals go, 64 lanes each, valid when it returns: all of them, or the
     first `lanes` = 1 for a long row. K holds each lane's label. For short rows tail_p are the predictions as they lie, row by row, of which
-    `beside` elements behind are read; p is only looked at `across` rows. If `gathers`, 64 short rows may be one-hot, as `labels` says: then
-    t is not looked at, but what stands at the labels, behind the n columns of t and p. If `kept`, what a row of up to KEPT elements brings to its
-    LogSumExp pass, exp(x - m), stands after the totals, from S[self.softmax] on. If `curved`, there is a second derivative to be taken.
+    `beside` elements behind are read; p is only looked at `across` rows. If `gathers`, 64 short rows may be one-hot, as `labels` says:
+    then t is not looked at, but what stands at the labels, behind the n columns of t and p. If `kept`, what a row of up to KEPT elements
+    brings to its LogSumExp pass, exp(x - m), stands after the totals, from S[self.softmax] on. If `curved`, there is a second
+    derivative to be taken.
     """
 
     def __init__(self, rows: Rows, element: Element, labelled: bool, long: bool, kept: bool = False, single: bool = False,
@@ -254,7 +256,7 @@ class Fold:
         return long if self.long else short
 
     def labels(self) -> Any:
-        """labels(K, t, n, into): whether 64 rows of up to WITHIN targets, as they lie, are one-hot, or 0 altogether.
+        """labels(K, t, n, into): whether 64 rows of FEW to WITHIN targets, as they lie, are one-hot, or 0 altogether.
 
         Then K says where, and the targets there are written behind the n columns of `into`: to a sparse pass they are all.
         """
@@ -264,7 +266,7 @@ class Fold:
 
         @inline
         def labels(K: Any, t: Any, n: int, into: Any) -> bool:
-            i, others, B, R = 0, 0 if n <= WITHIN else 1, words(), words()
+            i, others, B, R = 0, 0 if (n >= FEW) & (n <= WITHIN) else 1, words(), words()
             while i < n and not others:
                 others = soft(at(t, i * LANES))
                 put(B, i, nonzero(at(t, i * LANES)))
@@ -273,10 +275,10 @@ class Fold:
                 put(B, n, 0)
                 bits_of_rows(B, n, R)
                 for lane in range(LANES):
-                    place, one, another = first_of(R[lane])
+                    place, rest = first_of(R[lane])
                     put(K, lane, place)
-                    put(into, n * LANES + lane, store(float(one)))
-                    others += another
+                    put(into, n * LANES + lane, store(float(R[lane] != 0)))
+                    others |= rest
             put(K, LANES, 0 if others else 1)
             return others == 0
 
