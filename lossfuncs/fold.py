@@ -32,6 +32,7 @@ from .lanes import (
     first_max_to,
     first_of,
     labelled_target,
+    larger_to,
     max_of_lanes,
     max_to,
     narrow,
@@ -474,8 +475,24 @@ class Fold:
             for lane in range(lanes):  # of the equal largest, one is the maximum itself
                 put(S, (slot + 1) * LANES + lane, S[(slot + 1) * LANES + lane] + (S[(slot + 2) * LANES + lane] - 1.0))
 
+        tops, compared = scratch(LANES, self.element.exact), self.element.compared
+
+        @inline
+        def largest_across(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            """Of p itself, in its own precision: twice as many at once."""
+            T = tops()
+            for lane in range(LANES):
+                put(T, lane, -math.inf)
+            for j in range(n):
+                for lane in range(LANES):
+                    larger_to(T, lane, compared(p[j * LANES + lane]))
+            for lane in range(LANES):
+                put(S, slot * LANES + lane, float(T[lane]))
+
         # NaN need not stay in the maximum: it comes back in the sum.
-        largest = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
+        largest: list[Any] = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
+        if one.by_label and not self.long:
+            largest = [largest_across]
         each = along if self.long else across
         others = Sweep(each, slot + 1, (0.0, 0.0), self._merging(slot + 1, 2, add_to), alone=True, slow=True)
         return [*largest, others, without_the_largest]

@@ -207,6 +207,18 @@ def _gather(op: str) -> Any:
 
 
 @intrinsic
+def larger_to(typing: Any, p: Any, lane: Any, x: Any) -> Any:
+    """The lane's largest so far, or x where that is larger."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.gep(args[0], [args[1]])
+        builder.store(_taken_in(builder, "top", builder.load(place), args[2]), place)
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, p.dtype), emit
+
+
+@intrinsic
 def first_max_to(typing: Any, p: Any, lane: Any, x: Any, index: Any) -> Any:
     """Where x is larger than the lane's largest so far, or the first NaN, write down its index; the largest stands 64 places behind."""
 
