@@ -81,6 +81,11 @@ def coshm1(x: float) -> float:
     return 2.0 * math.sinh(0.5 * x) ** 2
 
 
+def log_of_sum(x: float, lost: float) -> float:
+    """log(x + lost) of a sum x and what its rounding lost, which of 1 - q is 0 for q of float32 and below, 2^-29 and more."""
+    return math.log(x) + lost / x
+
+
 def rel_entr(a: float, b: float) -> float:
     """a log(a / b) for finite normal numbers a, b > 0.
 
