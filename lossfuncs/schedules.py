@@ -213,6 +213,7 @@ class Kernel:
 
     def _finish(self, value: Any, slot: int) -> Any:
         read, store, judge = self.read, self.element.store, self.judge
+        length = inline(lambda of: 1.0) if self.single and not self.total else inline(lambda of: of)
 
         @inline
         def add(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, of: float, a: Any) -> None:
@@ -223,7 +224,7 @@ class Kernel:
         @inline
         def keep(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, of: float, a: Any) -> None:
             for lane in range(LANES):
-                put(W, lane, judge(value(read(S, lane), of, *a), status[lane]))
+                put(W, lane, judge(value(read(S, lane), length(of), *a), status[lane]))
             for lane in range(lanes):
                 put(out, lane, store(W[lane]))
 
