@@ -486,6 +486,21 @@ def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: A
     return result, lambda context, *_: context.get_dummy_value()
 
 
+@intrinsic
+def move(typing: Any, into: Any, p: Any) -> Any:
+    """into[i] = p[i], 64 elements just stored from eight lanes at a time: to load what several stores wrote, a CPU waits for them."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = args[0].type.pointee
+        eight = ir.VectorType(element, 8).as_pointer()
+        for i in range(0, LANES, 8):
+            to, source = (builder.bitcast(builder.gep(x, [_INDEX(i)]), eight) for x in args)
+            builder.store(builder.load(source, align=_BYTES[element]), to, align=_BYTES[element])
+        return context.get_dummy_value()
+
+    return types.void(into, p), emit
+
+
 def besides(*patterns: int) -> Any:
     """An intrinsic that says of the 64 elements from p on which have bits that are none of these: element i by bit i."""
 

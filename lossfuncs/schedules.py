@@ -56,6 +56,7 @@ from .lanes import (
     column,
     factor_to,
     judge,
+    move,
     no_derivative,
     no_labels,
     no_weights,
@@ -483,7 +484,7 @@ class Kernel:
         values = scratch(grown + 8, types.float64)
         factors = scratch(grown + 8 if self.logs else 0, types.float64)
         slow = self.logs or order > 0
-        spread, derivative = scratch(grown if order else 0, types.float64), scratch(grown if order else 0, self.element.type)
+        spread, derivative = scratch(grown if order else 0, types.float64), scratch(LANES if order else 0, self.element.type)
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
@@ -504,12 +505,12 @@ class Kernel:
                 if slow:
                     prefetch(t, i + FAR)
                     prefetch(p, i + FAR)
-                each(at(F, i), at(E, i), at(U, i * wstep), c, at(t, i), at(p, i), at(G, i), at(H, i), a)
+                each(at(F, i), at(E, i), at(U, i * wstep), c, at(t, i), at(p, i), G, H, a)
+                if order:
+                    move(at(grad, i), G)
+                if order == 2:
+                    move(at(hess, i), H)
             sums(S, F, E, n)
-            if order:
-                _copied(grad, G, full)
-            if order == 2:
-                _copied(hess, H, full)
             finish(S, S, W, out, acc, lanes if total else LANES, of, a)
             return -1
 
