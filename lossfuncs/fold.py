@@ -18,17 +18,21 @@ from . import exact, rows, vectormath
 from .front import inline
 from .lanes import (
     LANES,
+    WITHIN,
     add_to,
     add_to_eight,
     all_negative,
-    any_besides,
     at,
+    besides,
+    bits_of_rows,
     column,
     dense_target,
     dot_to,
     factor_to,
     first_max_to,
+    first_of,
     labelled_target,
+    larger_to,
     max_of_lanes,
     max_to,
     narrow,
@@ -48,7 +52,7 @@ from .lanes import (
     two_sum,
     widen,
 )
-from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_back
+from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_at_target, looks_back
 
 AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
@@ -56,6 +60,7 @@ NEAR = 8192  # elements of the longest row whose successor's targets are fetched
 TREES = {add_to: sum_of_lanes, dot_to: sum_of_lanes, factor_to: sum_of_lanes, max_to: max_of_lanes, top_to: top_of_lanes}
 
 LIMIT = 2.0**864  # less than exp(vectormath.BOUND): a smaller sum of exponentials has no larger one in it
+FEW = 4  # elements of the shortest row of which it pays to look for the label
 BLOCK = 16  # elements of a short row that are compared at once: 512 bits of float32
 
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
@@ -69,10 +74,10 @@ class Element:
         halves = type_ is types.uint16
         self.exact = types.float64 if halves else type_  # what its numbers can be compared in: float32 has twice as many lanes
         self.compared = load if halves else inline(lambda x: x)
-        self.any_nonzero, self.any_soft = any_besides(0), any_besides(0, one)  # among 64: -0, too, is to be looked at
+        self.any_nonzero, self.any_soft = besides(0), besides(0, one)  # among 64: -0, too, is to be looked at
         named = {name: f for name, f in tier.items() if hasattr(math, name)}
         self.replace: dict[Any, Any] = {getattr(math, name): f for name, f in named.items()}
-        own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "coshm1", "rel_entr")
+        own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "coshm1", "log_of_sum", "rel_entr")
         self.replace |= {getattr(rows, name): tier[name] for name in own}
         self.replace |= {exact.two_sum: two_sum, exact.two_product: two_product}
         self.exps = vectormath.exps_double if tier is vectormath.DOUBLE else vectormath.exps_single
@@ -114,7 +119,7 @@ class Sweep(NamedTuple):
 
     The totals from `slot` on start with `starts`; finish(S) makes them valid at the end, which in a long row combines its lanes, and
     settle(S) is called after every FACTORS steps. A sweep that is `alone` uses places of totals that come later; a `slow` one takes
-    longer than memory.
+    longer than memory; to a `sparse` one across rows, targets of 0 bring nothing.
     """
 
     each: Any
@@ -124,6 +129,7 @@ class Sweep(NamedTuple):
     settle: Any = None
     alone: bool = False
     slow: bool = False
+    sparse: bool = False
 
 
 class Fold:
@@ -131,8 +137,10 @@ class Fold:
 
     Called as fold(S, K, t, p, tail_t, tail_p, n, a): S is where the totals go, 64 lanes each, valid when it returns: all of them, or the
     first `lanes` = 1 for a long row. K holds each lane's label. For short rows tail_p are the predictions as they lie, row by row, of which
-    `beside` elements behind are read; p is only looked at `across` rows. If `kept`, what a row of up to KEPT elements brings to its
-    LogSumExp pass, exp(x - m), stands after the totals, from S[self.softmax] on. If `curved`, there is a second derivative to be taken.
+    `beside` elements behind are read; p is only looked at `across` rows. If `gathers`, 64 short rows may be one-hot, as `labels` says:
+    then t is not looked at, but what stands at the labels, behind the n columns of t and p. If `kept`, what a row of up to KEPT elements
+    brings to its LogSumExp pass, exp(x - m), stands after the totals, from S[self.softmax] on. If `curved`, there is a second
+    derivative to be taken.
     """
 
     def __init__(self, rows: Rows, element: Element, labelled: bool, long: bool, kept: bool = False, single: bool = False,
@@ -151,6 +159,9 @@ class Fold:
         self.softmax = self.width * LANES
         self.block = 1 if single else BLOCK
         self.beside = self.block - 1 if any(one.op in ("larger", "earlier") for one in rows.passes) and not long else 0
+        of_both = [one for one in rows.passes if one.op in ("sum", "logs", "max", "top", "lse") and not one.sparse]
+        of_labels = any(one.sparse or one.op == "label" for one in rows.passes)
+        self.gathers = of_labels and not (labelled or long or single or any(map(looks_at_target, of_both)))
         self.across = any(one.op not in ("label", "pick", "larger", "earlier", "again") for one in rows.passes)
         self.totals = scratch(self.softmax + (KEPT + LANES if kept else 0), types.float64)
         slots = list(itertools.accumulate((one.size for one in rows.passes), initial=0))
@@ -165,7 +176,7 @@ class Fold:
             for k, piece in enumerate(part):
                 joins = not looks_back(one) or one.op == "earlier"  # which needs nothing of how many are larger but whether to be counted
                 if isinstance(piece, Sweep) and together and isinstance(together[-1], list) and not k and joins:
-                    if not piece.alone and not together[-1][-1].alone:
+                    if not piece.alone and not together[-1][-1].alone and piece.sparse == together[-1][-1].sparse:
                         together[-1].append(piece)
                         continue
                 together += [*in_doubt, [piece] if isinstance(piece, Sweep) else piece]
@@ -216,7 +227,7 @@ class Fold:
         s holds the totals of the passes before: those of the lane's row. In a long row they are the same in all lanes, and what
         depends on them alone is worked out once.
         """
-        known, stride = column(sweeps[0].slot), self.stride
+        known, stride, sparse = column(sweeps[0].slot), self.stride, sweeps[0].sparse
         each = functools.reduce(_each_then, [one.each for one in sweeps])
         each = functools.reduce(every_so_often, [one.settle for one in sweeps if one.settle], each)
         start = functools.reduce(_call_then, [_start(one.slot + q, x) for one in sweeps for q, x in enumerate(one.starts)])
@@ -225,7 +236,10 @@ class Fold:
         @inline
         def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
             start(S)
-            for j in range(n):
+            first, end = 0, n
+            if sparse and K[LANES]:
+                first, end = n, n + 1
+            for j in range(first, end):
                 each(S, (), K, at(t, j * stride), at(p, j * LANES), j, LANES, a)
             finish(S)
 
@@ -241,6 +255,35 @@ class Fold:
             finish(S)
 
         return long if self.long else short
+
+    def labels(self) -> Any:
+        """labels(K, t, n, into): whether 64 rows of FEW to WITHIN targets, as they lie, are one-hot, or 0 altogether.
+
+        Then K says where, and the targets there are written behind the n columns of `into`: to a sparse pass they are all.
+        """
+        if not self.gathers:
+            return inline(lambda K, t, n, into: False)
+        store, nonzero, soft, words = self.element.store, self.element.any_nonzero, self.element.any_soft, scratch(LANES + 1, types.int64)
+
+        @inline
+        def labels(K: Any, t: Any, n: int, into: Any) -> bool:
+            i, others, B, R = 0, 0 if (n >= FEW) & (n <= WITHIN) else 1, words(), words()
+            while i < n and not others:
+                others = soft(at(t, i * LANES))
+                put(B, i, nonzero(at(t, i * LANES)))
+                i += 1
+            if not others:
+                put(B, n, 0)
+                bits_of_rows(B, n, R)
+                for lane in range(LANES):
+                    place, rest = first_of(R[lane])
+                    put(K, lane, place)
+                    put(into, n * LANES + lane, store(float(R[lane] != 0)))
+                    others |= rest
+            put(K, LANES, 0 if others else 1)
+            return others == 0
+
+        return labels
 
     def _merging(self, slot: int, count: int, combine: Any) -> Any:
         return _merging(slot, count, TREES[combine]) if self.long else nothing_to_do
@@ -298,7 +341,7 @@ class Fold:
             each = hard_or_soft(gathering(bind(one.hard)), each, self.element.any_soft)
         if one.sparse and not self.labelled:
             each = _unless_all_zero(each, self.element.any_nonzero)
-        return [Sweep(each, slot, (start,) * one.size, self._merging(slot, one.size, combine))]
+        return [Sweep(each, slot, (start,) * one.size, self._merging(slot, one.size, combine), sparse=one.sparse and self.gathers)]
 
     def _sum(self, one: Pass, slot: int) -> list[Any]:
         return self._gathering(one, slot, 0.0, add_to)
@@ -432,8 +475,24 @@ class Fold:
             for lane in range(lanes):  # of the equal largest, one is the maximum itself
                 put(S, (slot + 1) * LANES + lane, S[(slot + 1) * LANES + lane] + (S[(slot + 2) * LANES + lane] - 1.0))
 
+        tops, compared = scratch(LANES, self.element.exact), self.element.compared
+
+        @inline
+        def largest_across(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            """Of p itself, in its own precision: twice as many at once."""
+            T = tops()
+            for lane in range(LANES):
+                put(T, lane, -math.inf)
+            for j in range(n):
+                for lane in range(LANES):
+                    larger_to(T, lane, compared(p[j * LANES + lane]))
+            for lane in range(LANES):
+                put(S, slot * LANES + lane, float(T[lane]))
+
         # NaN need not stay in the maximum: it comes back in the sum.
-        largest = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
+        largest: list[Any] = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
+        if one.by_label and not self.long:
+            largest = [largest_across]
         each = along if self.long else across
         others = Sweep(each, slot + 1, (0.0, 0.0), self._merging(slot + 1, 2, add_to), alone=True, slow=True)
         return [*largest, others, without_the_largest]
@@ -541,6 +600,14 @@ class Fold:
             best, compared = scratch(2 * LANES, self.element.exact), self.element.compared
 
             @inline
+            def given(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+                if K[LANES]:
+                    for lane in range(LANES):
+                        put(S, slot * LANES + lane, float(K[lane]))
+                else:
+                    each(S, K, t, p, tail_t, tail_p, n, a)
+
+            @inline
             def each(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
                 B = best()
                 for lane in range(LANES):
@@ -553,7 +620,7 @@ class Fold:
                     put(K, lane, int(B[lane]))
                     put(S, slot * LANES + lane, float(B[lane]))
 
-            return [each]
+            return [given if self.gathers else each]
 
         @inline
         def first(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:

@@ -19,8 +19,10 @@ from numba import types
 from numba.core import cgutils
 
 from .front import apart
+from .target import scalar
 
 LANES = 64
+WITHIN = 57  # bits, wherever they begin, are within 64 that begin with a byte
 _INDEX = ir.IntType(64)
 _BYTES = {ir.DoubleType(): 8, ir.FloatType(): 4, ir.IntType(16): 2, ir.IntType(64): 8}
 
@@ -205,6 +207,18 @@ def _gather(op: str) -> Any:
 
 
 @intrinsic
+def larger_to(typing: Any, p: Any, lane: Any, x: Any) -> Any:
+    """The lane's largest so far, or x where that is larger."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.gep(args[0], [args[1]])
+        builder.store(_taken_in(builder, "top", builder.load(place), args[2]), place)
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, p.dtype), emit
+
+
+@intrinsic
 def first_max_to(typing: Any, p: Any, lane: Any, x: Any, index: Any) -> Any:
     """Where x is larger than the lane's largest so far, or the first NaN, write down its index; the largest stands 64 places behind."""
 
@@ -272,6 +286,45 @@ def places_of(load: Any, block: int) -> Any:
         return result(p, types.intp, types.intp), emit
 
     return places
+
+
+@intrinsic
+def bits_of_rows(typing: Any, bits: Any, n: Any, into: Any) -> Any:
+    """into[r] = the n bits from bit r n on, for 64 rows r and 0 < n <= WITHIN; up to 7 bytes behind them are read."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits, n, into = args
+        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+        mask = builder.lshr(_INDEX(-1), builder.sub(_INDEX(LANES), n))
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        r, start = builder.phi(_INDEX), builder.phi(_INDEX)
+        place = builder.gep(builder.bitcast(bits, ir.IntType(8).as_pointer()), [builder.lshr(start, _INDEX(3))])
+        found = builder.lshr(builder.load(builder.bitcast(place, _INDEX.as_pointer()), align=1), builder.and_(start, _INDEX(7)))
+        builder.store(builder.and_(found, mask), builder.gep(into, [r]))
+        following = builder.add(r, _INDEX(1))
+        for phi, first, then in ((r, _INDEX(0), following), (start, _INDEX(0), builder.add(start, n))):
+            phi.add_incoming(first, before)
+            phi.add_incoming(then, loop)
+        jump = builder.cbranch(builder.icmp_unsigned("<", following, _INDEX(LANES)), loop, after)
+        scalar(builder.module, jump)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    return types.void(bits, n, into), emit
+
+
+@intrinsic
+def first_of(typing: Any, bits: Any) -> Any:
+    """Which is the first bit that is set, or 0, and the others."""
+    result = types.UniTuple(types.int64, 2)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        [bits] = args
+        first = builder.and_(builder.cttz(bits, ir.IntType(1)(0)), _INDEX(LANES - 1))
+        return context.make_tuple(builder, result, [first, builder.and_(bits, builder.sub(bits, _INDEX(1)))])
+
+    return result(types.int64), emit
 
 
 @intrinsic
@@ -433,8 +486,23 @@ def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: A
     return result, lambda context, *_: context.get_dummy_value()
 
 
-def any_besides(*patterns: int) -> Any:
-    """An intrinsic that says of the 64 elements from p on whether one's bits are none of these."""
+@intrinsic
+def move(typing: Any, into: Any, p: Any) -> Any:
+    """into[i] = p[i], 64 elements just stored from eight lanes at a time: to load what several stores wrote, a CPU waits for them."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = args[0].type.pointee
+        eight = ir.VectorType(element, 8).as_pointer()
+        for i in range(0, LANES, 8):
+            to, source = (builder.bitcast(builder.gep(x, [_INDEX(i)]), eight) for x in args)
+            builder.store(builder.load(source, align=_BYTES[element]), to, align=_BYTES[element])
+        return context.get_dummy_value()
+
+    return types.void(into, p), emit
+
+
+def besides(*patterns: int) -> Any:
+    """An intrinsic that says of the 64 elements from p on which have bits that are none of these: element i by bit i."""
 
     @intrinsic
     def found(typing: Any, p: Any) -> Any:
@@ -443,9 +511,9 @@ def any_besides(*patterns: int) -> Any:
             vector = ir.VectorType(integer, LANES)
             bits = builder.load(builder.bitcast(args[0], vector.as_pointer()), align=integer.width // 8)
             each = [builder.icmp_unsigned("!=", bits, ir.Constant(vector, [pattern] * LANES)) for pattern in patterns]
-            return builder.icmp_unsigned("!=", builder.bitcast(functools.reduce(builder.and_, each), ir.IntType(LANES)), _INDEX(0))
+            return builder.bitcast(functools.reduce(builder.and_, each), _INDEX)
 
-        return types.boolean(p), emit
+        return types.int64(p), emit
 
     return found
 

@@ -81,6 +81,11 @@ def coshm1(x: float) -> float:
     return 2.0 * math.sinh(0.5 * x) ** 2
 
 
+def log_of_sum(x: float, lost: float) -> float:
+    """log(x + lost) of a sum x and what its rounding lost, which of 1 - q is 0 for q of float32 and below, 2^-29 and more."""
+    return math.log(x) + lost / x
+
+
 def rel_entr(a: float, b: float) -> float:
     """a log(a / b) for finite normal numbers a, b > 0.
 
@@ -141,6 +146,23 @@ def looks_back(one: Pass) -> bool:
     except (ArithmeticError, TypeError, ValueError):
         return True
     return totals.asked
+
+
+class _Unread:
+    """Stands for a target, to see whether it is looked at: there is nothing that can be done with it."""
+
+    __eq__ = __ne__ = __bool__ = None  # type: ignore[assignment]
+
+
+def looks_at_target(one: Pass) -> bool:
+    """Whether the pass, one of functions of both, needs the targets."""
+    code, unread = one.terms.__code__, _Unread()
+    ones = 16 if code.co_flags & inspect.CO_VARARGS else code.co_argcount - 2
+    try:
+        found = one.terms(_Totals(), unread, *[0.5] * ones)
+    except (ArithmeticError, TypeError, ValueError):
+        return True
+    return any(x is unread for x in (found if isinstance(found, tuple) else (found,)))
 
 
 def Sum(terms: Scalar, count: int = 1, hard: Scalar | None = None, careful: Careful | None = None) -> Pass:

@@ -56,6 +56,7 @@ from .lanes import (
     column,
     factor_to,
     judge,
+    move,
     no_derivative,
     no_labels,
     no_weights,
@@ -202,7 +203,7 @@ class Kernel:
         self.check = _labels(self.fold.strict, long) if labelled else no_labels
         self.judge = judge(labelled)
         self.weights = _weights if total or order else no_weights
-        self.lanes, self.lane_labels = scratch(LANES, types.float64), scratch(LANES, types.int64)
+        self.lanes, self.lane_labels = scratch(LANES, types.float64), scratch(LANES + 1, types.int64)
 
     def finish(self) -> Any:
         """From the totals S of `lanes` rows, one a lane, to their values: weighted and added to acc, or stored in out.
@@ -213,6 +214,7 @@ class Kernel:
 
     def _finish(self, value: Any, slot: int) -> Any:
         read, store, judge = self.read, self.element.store, self.judge
+        length = inline(lambda of: 1.0) if self.single and not self.total else inline(lambda of: of)
 
         @inline
         def add(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, of: float, a: Any) -> None:
@@ -223,7 +225,7 @@ class Kernel:
         @inline
         def keep(S: Any, status: Any, W: Any, out: Any, acc: Any, lanes: int, of: float, a: Any) -> None:
             for lane in range(LANES):
-                put(W, lane, judge(value(read(S, lane), of, *a), status[lane]))
+                put(W, lane, judge(value(read(S, lane), length(of), *a), status[lane]))
             for lane in range(lanes):
                 put(out, lane, store(W[lane]))
 
@@ -281,10 +283,27 @@ class Kernel:
     def _transposed_short(self) -> Any:
         fold, check, finish, derive, weights = self.fold.all, self.check, self.finish(), self._derive_short(), self.weights
         totals, lanes64, labels64, total = self.fold.totals, self.lanes, self.lane_labels, self.total
-        block = scratch(LANES * SHORT, self.element.type)
+        block = scratch(LANES * (SHORT + 1), self.element.type)
         as_it_is = inline(lambda x, n, into: x)
         transposed = as_it_is if self.single else _transposed  # one element a lane already
-        targets = as_it_is if self.labelled else transposed
+        one_hot, derived = self.fold.labels(), self.order > 0
+
+        @inline
+        def targets(K: Any, t: Any, n: int, into: Any) -> Any:
+            if not one_hot(K, t, n, into) or derived:
+                return transposed(t, n, into)
+            return into
+
+        @inline
+        def own(K: Any, p: Any, n: int, into: Any) -> None:
+            if K[LANES]:
+                for lane in range(LANES):
+                    put(into, n * LANES + lane, p[lane * n + K[lane]])
+
+        if self.labelled:
+            targets = inline(lambda K, t, n, into: t)
+        if not self.fold.gathers or not self.fold.across:
+            own = inline(lambda K, p, n, into: None)
         predictions = transposed if self.fold.across or self.order else as_it_is
         targets_block = scratch(0, types.int64) if self.labelled else block
 
@@ -293,7 +312,8 @@ class Kernel:
                   scale: float, a: Any) -> Any:  # fmt: skip
             S, W, status, K = totals(), lanes64(), lanes64(), labels64()
             bad = check(t, 0, n, ignore, K, status)
-            T, P = targets(t, n, targets_block()), predictions(p, n, block())
+            T, P = targets(K, t, n, targets_block()), predictions(p, n, block())
+            own(K, p, n, P)
             fold(S, K, T, P, t, p, n, a)
             weights(w, LANES, wstep, W)
             derive(S, W, status, K, T, P, T, P, grad, hess, n, of, scale, a)
@@ -306,9 +326,21 @@ class Kernel:
         if not self.order:
             return no_derivative
         load, store, read, around, judge = self.element.load, self.element.store, self.read, self.around, self.judge
-        target, stride, constant = self.fold.target, self.fold.stride, column(self.constants)
+        target, stride, constant, labelled = self.fold.target, self.fold.stride, column(self.constants), self.labelled
         block, spread, lanes64 = scratch(LANES * SHORT, self.element.type), scratch(self.constants * LANES, types.float64), self.lanes
         read_x, softmax, kept = widen if self.kept else load, self.fold.softmax, self.kept
+
+        @inline
+        def let_go(status: Any, into: Any, n: int) -> None:
+            """Rows without a valid label are rare, and what was worked out of them is of no use."""
+            invalid = 0
+            for lane in range(LANES):
+                invalid += status[lane] != VALID
+            if invalid:
+                for lane in range(LANES):
+                    if status[lane] != VALID:
+                        for j in range(n):
+                            put(into, lane * n + j, store(judge(1.0, status[lane])))
 
         def derivative(f: Any) -> Any:
             @inline
@@ -317,9 +349,10 @@ class Kernel:
                 for j in range(n):
                     for lane in range(LANES):
                         y = target(K, at(t, j * stride), j, lane)
-                        d = f(constant(C, lane), y, read_x(x[j * LANES + lane]), *a) * U[lane]
-                        put(G, j * LANES + lane, store(judge(d, status[lane])))
+                        put(G, j * LANES + lane, store(f(constant(C, lane), y, read_x(x[j * LANES + lane]), *a) * U[lane]))
                 _transposed_back(into, G, n)
+                if labelled:
+                    let_go(status, into, n)
 
             return derive
 
@@ -451,7 +484,7 @@ class Kernel:
         values = scratch(grown + 8, types.float64)
         factors = scratch(grown + 8 if self.logs else 0, types.float64)
         slow = self.logs or order > 0
-        spread, derivative = scratch(grown if order else 0, types.float64), scratch(grown if order else 0, self.element.type)
+        spread, derivative = scratch(grown if order else 0, types.float64), scratch(LANES if order else 0, self.element.type)
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
@@ -472,12 +505,12 @@ class Kernel:
                 if slow:
                     prefetch(t, i + FAR)
                     prefetch(p, i + FAR)
-                each(at(F, i), at(E, i), at(U, i * wstep), c, at(t, i), at(p, i), at(G, i), at(H, i), a)
+                each(at(F, i), at(E, i), at(U, i * wstep), c, at(t, i), at(p, i), G, H, a)
+                if order:
+                    move(at(grad, i), G)
+                if order == 2:
+                    move(at(hess, i), H)
             sums(S, F, E, n)
-            if order:
-                _copied(grad, G, full)
-            if order == 2:
-                _copied(hess, H, full)
             finish(S, S, W, out, acc, lanes if total else LANES, of, a)
             return -1
 

@@ -76,9 +76,17 @@ def hint(module: Any, jump: Any, blocks: bool = False) -> None:
     An operation waits for the one before it, and a CPU does not look far enough ahead to find those of the next vector by itself. A loop
     over blocks is not to be unrolled: often there are one or two.
     """
-    hints = [module.add_metadata([ir.MetaDataString(module, "llvm.loop.interleave.count"), ir.IntType(32)(TOGETHER)])]
-    if blocks:
-        hints.append(module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")]))
+    hints: list[tuple[str, Any]] = [("interleave.count", ir.IntType(32)(TOGETHER))]
+    _hint(module, jump, [*hints, ("unroll.disable", None)] if blocks else hints)
+
+
+def scalar(module: Any, jump: Any) -> None:
+    """A hint for the loop that ends with this jump: to leave it what it is, where LLVM would gather numbers from all over memory."""
+    _hint(module, jump, [("vectorize.enable", ir.IntType(1)(0))])
+
+
+def _hint(module: Any, jump: Any, given: list[tuple[str, Any]]) -> None:
+    hints = [module.add_metadata([ir.MetaDataString(module, f"llvm.loop.{name}"), *([] if x is None else [x])]) for name, x in given]
     loop = ir.MDValue(module, hints, str(len(module.metadata)))
     loop.operands = loop, *hints  # LLVM knows it for a loop's by this
     jump.set_metadata("llvm.loop", loop)

@@ -796,6 +796,7 @@ SINGLE: dict[str, Any] = _EXACT | {
     "softplus": _intrinsic("SINGLE.softplus", _softplus_single),
     "log_cosh": _intrinsic("SINGLE.log_cosh", _log_cosh_single),
     "coshm1": _intrinsic("SINGLE.coshm1", _coshm1_single),
+    "log_of_sum": _intrinsic("SINGLE.log_of_sum", lambda x, lost: _log_single(x)),
     "rel_entr": _intrinsic("SINGLE.rel_entr", _rel_entr_single),
 }
 
@@ -811,6 +812,7 @@ DOUBLE: dict[str, Any] = _EXACT | {
     "softplus": _intrinsic("DOUBLE.softplus", _softplus_double),
     "log_cosh": _intrinsic("DOUBLE.log_cosh", _log_cosh_double),
     "coshm1": _intrinsic("DOUBLE.coshm1", _coshm1_double),
+    "log_of_sum": _intrinsic("DOUBLE.log_of_sum", lambda x, lost: _log_double(x) + lost / x),
     "rel_entr": _intrinsic("DOUBLE.rel_entr", _rel_entr_double),
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import BASES, DIFFERENTIABLE, bits, by_name, inputs
+from cases import BASES, DIFFERENTIABLE, EDGES, bits, by_name, inputs
 
 import lossfuncs
 
@@ -110,6 +110,34 @@ def test_soft_targets_change_no_bit_of_rows_with_hard_ones(name: str, shape: tup
     derived = [lossfuncs.value_and_grad(name, x, p, sample_weight=weight, reduction="sum") for x in (t, soft)]
     assert derived[0][0] == derived[1][0] == found[0]
     np.testing.assert_array_equal(derived[0][1], derived[1][1])
+
+
+@pytest.mark.parametrize("n", [3, 4, 9, 57, 58])
+@pytest.mark.parametrize(
+    ("kind", "name", "options"),
+    [
+        ("loss", "categorical_crossentropy", {}),
+        ("loss", "categorical_crossentropy", {"from_logits": True}),
+        ("loss", "categorical_focal_crossentropy", {}),
+        ("metric", "categorical_accuracy", {}),
+    ],
+    ids=str,
+)
+def test_one_hot_rows_have_the_same_bits_beside_soft_ones(kind: str, name: str, options: dict[str, Any], n: int) -> None:
+    entry = by_name(kind, name)
+    t, p = inputs(entry, options, (130, n))
+    edges = EDGES["logits" if options.get("from_logits") else entry.predictions]
+    places = slice(0, p.size, 7)
+    p.reshape(-1)[places] = np.resize(np.array(edges, p.dtype), p.reshape(-1)[places].shape)
+    t[5] = 0.0
+    hard, soft = np.ones(len(t), bool), t.copy()
+    for row, targets in ((3, 0.25), (70, np.nan), (129, 1.0)):  # one in each group of rows that are computed together
+        soft[row], hard[row] = targets, False
+    found = [entry.function(x, p, **options)[hard] for x in (t, soft)]
+    assert digest(found[:1]) == digest(found[1:])
+    if kind == "loss":
+        derived = [lossfuncs.value_and_grad(name, x, p, **options) for x in (t, soft)]
+        assert digest(x[hard] for x in derived[0]) == digest(x[hard] for x in derived[1])
 
 
 def test_circle_has_the_same_bits_for_any_number_of_threads() -> None:

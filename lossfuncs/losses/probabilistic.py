@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dispatch import loss
 from ..options import EPS, axes, flag, number
-from ..rows import Dot, Logs, LogSumExp, Pass, Rows, Scalar, Sum, exp_nonpositive, mean_of, rel_entr, softplus, sum_of, where
+from ..rows import Dot, Logs, LogSumExp, Pass, Rows, Scalar, Sum, exp_nonpositive, log_of_sum, mean_of, rel_entr, softplus, sum_of, where
 
 TOP = 1.0 - EPS
 
@@ -68,15 +68,14 @@ def _complement(q: float) -> tuple[float, float]:
 def _binary_cost(t: float, p: float) -> float:
     q = min(max(p, EPS), TOP)
     d, lost = _complement(q)
-    return -(t * math.log(q) + (1.0 - t) * (math.log(d) + lost / d))
+    return -(t * math.log(q) + (1.0 - t) * log_of_sum(d, lost))
 
 
 def _hard_binary_cost(t: float, p: float) -> Any:
     # of the two sides, the one that counts
     q = min(max(p, EPS), TOP)
     d, lost = _complement(q)
-    x = where(t > 0.5, q, d)
-    return -(math.log(x) + where(t > 0.5, 0.0, lost) / x)
+    return -log_of_sum(where(t > 0.5, q, d), where(t > 0.5, 0.0, lost))
 
 
 def _hard_binary_odds(t: float, p: float) -> tuple[float, Any]:
