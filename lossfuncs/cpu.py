@@ -68,6 +68,7 @@ def _kernel(rows: Rows, kind: str, labelled: bool, long: bool, total: bool, orde
 @functools.cache
 def _piece_kernel(rows: Rows, kind: str, index: int, order: int, parameters: int, careful: bool = False) -> Compiled:
     """The kernel of pass `index` on a piece of a row, or of its careful sums; of the derivatives for order > 0."""
+    rows = rows._replace(passes=tuple(one._replace(by_label=False) for one in rows.passes))  # a piece does not know of the label
     kernel = Kernel(rows, kind, False, True, False, order, parameters)
     function = kernel.piece_gradient() if order else kernel.piece(index, careful)
     return Compiled(rows.name, function, piece_signature(parameters, order > 0), nogil=True)

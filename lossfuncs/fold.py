@@ -19,6 +19,8 @@ from .front import inline
 from .lanes import (
     LANES,
     WITHIN,
+    above,
+    above_or_nan,
     add_to,
     add_to_eight,
     all_negative,
@@ -28,13 +30,17 @@ from .lanes import (
     column,
     dense_target,
     dot_to,
+    equal,
     factor_to,
     first_max_to,
     first_of,
+    first_one,
     labelled_target,
     larger_to,
+    largest,
     max_of_lanes,
     max_to,
+    nan,
     narrow,
     ones,
     parts_to,
@@ -74,7 +80,7 @@ class Element:
         halves = type_ is types.uint16
         self.exact = types.float64 if halves else type_  # what its numbers can be compared in: float32 has twice as many lanes
         self.compared = load if halves else inline(lambda x: x)
-        self.any_nonzero, self.any_soft = besides(0), besides(0, one)  # among 64: -0, too, is to be looked at
+        self.nonzero, self.any_soft = besides(0), besides(0, one)  # of 64: -0, too, is to be looked at
         named = {name: f for name, f in tier.items() if hasattr(math, name)}
         self.replace: dict[Any, Any] = {getattr(math, name): f for name, f in named.items()}
         own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "coshm1", "log_of_sum", "rel_entr")
@@ -91,6 +97,39 @@ class Element:
         if function not in self.bound:
             self.bound[function] = rows.bind(function, self.replace, inline)
         return self.bound[function]
+
+    def first_largest(self, nan_too: bool) -> Any:
+        """search(x, tail, n): the largest of a row's n elements and its place, the first of equals, or (-inf, 0).
+
+        NaN is passed over or, with `nan_too`, larger than all.
+        """
+        load, is_larger, block = self.load, above_or_nan if nan_too else above, scratch(0 if self.exact == self.type else LANES, self.exact)
+
+        @inline
+        def loaded(x: Any, room: Any) -> Any:
+            for lane in range(LANES):
+                put(room, lane, load(x[lane]))
+            return room
+
+        as_floats = inline(lambda x, room: x) if self.exact == self.type else loaded
+
+        @inline
+        def search(x: Any, tail: Any, n: int) -> Any:
+            m, k, j, full, room = -math.inf, 0, 0, n // LANES, block()
+            while j < full + (n % LANES != 0):
+                y = as_floats(at(x, j * LANES) if j < full else tail, room)
+                prefetch(x, j * LANES + AHEAD)
+                if is_larger(y, m):
+                    count, first = min(n - j * LANES, LANES), first_one(nan(y, m))
+                    best = largest(y, count)
+                    if nan_too and first < count:
+                        m, k, j = math.nan, j * LANES + first, n
+                    elif best > m:
+                        m, k = best, j * LANES + first_one(equal(y, best))
+                j += 1
+            return m, k
+
+        return search
 
     def exponentials(self, one: Pass) -> Any:
         """exponentials(E, t, p, a): those of 64 elements, into E. Scratch of its own would end with it."""
@@ -156,6 +195,8 @@ class Fold:
         self.own = self.parts + 3 * max([one.careful.size for one in rows.passes if one.careful], default=0)
         self.width = self.own + 1  # the last is for the prediction at the label, of a pass that has read it
         self.own_is_known = False
+        self.targets_are_read = False  # by what is no sweep, and asks for them itself
+        self.label_is_known = False  # K is the place of the row's only target that is not 0, or negative where there are several
         self.softmax = self.width * LANES
         self.block = 1 if single else BLOCK
         self.beside = self.block - 1 if any(one.op in ("larger", "earlier") for one in rows.passes) and not long else 0
@@ -195,7 +236,7 @@ class Fold:
         ahead = dict.fromkeys(range(len(walks)), nothing_ahead)
         slow = next((k for k, walk in enumerate(walks) if walk[0].slow), None)
         if not last:
-            ahead[0] = further_ahead if self.labelled else both_further_ahead
+            ahead[0] = further_ahead if self.labelled or self.targets_are_read else both_further_ahead
         elif slow is not None:
             ahead[slow] = next_predictions if self.labelled else next_of_both
         elif last > 0 and self.labelled:
@@ -263,7 +304,7 @@ class Fold:
         """
         if not self.gathers:
             return inline(lambda K, t, n, into: False)
-        store, nonzero, soft, words = self.element.store, self.element.any_nonzero, self.element.any_soft, scratch(LANES + 1, types.int64)
+        store, nonzero, soft, words = self.element.store, self.element.nonzero, self.element.any_soft, scratch(LANES + 1, types.int64)
 
         @inline
         def labels(K: Any, t: Any, n: int, into: Any) -> bool:
@@ -340,7 +381,7 @@ class Fold:
         if one.hard is not None and not self.labelled:
             each = hard_or_soft(gathering(bind(one.hard)), each, self.element.any_soft)
         if one.sparse and not self.labelled:
-            each = _unless_all_zero(each, self.element.any_nonzero)
+            each = _unless_all_zero(each, self.element.nonzero)
         return [Sweep(each, slot, (start,) * one.size, self._merging(slot, one.size, combine), sparse=one.sparse and self.gathers)]
 
     def _sum(self, one: Pass, slot: int) -> list[Any]:
@@ -431,8 +472,8 @@ class Fold:
         return self._gathering(one, slot, -math.inf, top_to)
 
     def _lse(self, one: Pass, slot: int) -> list[Any]:
-        if one.by_label and self.labelled and not self.curved and self.element.exps_bounded:
-            self.own_is_known = True
+        if one.by_label and not self.curved and self.element.exps_bounded and (self.labelled or self.long):
+            self.own_is_known, self.label_is_known = self.labelled, not self.labelled
             return [self._around_label(slot)]
         load, target, terms = self.element.load, self.target, self.element.bind(one.terms)
         keep, kept, lanes = self.kept, self.softmax, self.lanes
@@ -498,10 +539,15 @@ class Fold:
         return [*largest, others, without_the_largest]
 
     def _around_label(self, slot: int) -> Any:
-        """LogSumExp in one walk: m is the prediction at the label. Where that is too small or not finite, another takes the largest."""
+        """LogSumExp in one walk: m is the prediction at the label. Where that is too small or not finite, another takes the largest.
+
+        A long row of targets has a label if one of them is not 0; if several are, it is around the largest at once.
+        """
         load, exps, keep, kept = self.element.load, self.element.exps_bounded, self.kept, self.softmax
         own = self.own * LANES
         room, eight, others = scratch(LANES, types.float64), scratch(8, types.float64), scratch(LANES, types.int64)
+        search, label_of = self.element.first_largest(nan_too=False), self._label_along()
+        ahead = further_ahead if self.labelled else both_of_next
 
         @inline
         def largest(p: Any, n: int, stride: int) -> Any:
@@ -524,8 +570,12 @@ class Fold:
 
         @inline
         def along(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            full, k, R, r = n // LANES, K[0], eight(), 0.0
-            m = load(p[k])
+            full, R, r = n // LANES, eight(), 0.0
+            k = label_of(K, t, tail_t, n)
+            if k < 0:
+                m, k = search(p, tail_p, n)
+            else:
+                m = load(p[k])
             put(S, own, m)
             attempts = 0
             while attempts < 2:
@@ -534,7 +584,7 @@ class Fold:
                     put(R, i, 0.0)
                 for j in range(full + (n % LANES != 0)):
                     x, X = at(p, j * LANES) if j < full else tail_p, room()
-                    further_ahead(t, p, j * LANES, n)
+                    ahead(t, p, j * LANES, n)
                     for lane in range(LANES):
                         put(X, lane, load(x[lane]) - m)
                     E = at(S, kept + j * LANES) if keep else X
@@ -552,7 +602,7 @@ class Fold:
                 elif attempts == 2:
                     r = of_infinite(r, m, p, n, 1)
                 else:
-                    m, k = largest(p, n, 1)
+                    m, k = search(p, tail_p, n)
             put(S, slot * LANES, m)
             put(S, (slot + 1) * LANES, r)
 
@@ -593,9 +643,31 @@ class Fold:
 
         return along if self.long else across
 
-    def _argmax(self, one: Pass, slot: int) -> list[Any]:
-        load = self.element.load
+    def _label_along(self) -> Any:
+        """label(K, t, tail_t, n): the label of a long row, which K[0] becomes: where one target alone is not 0, its place; else -1."""
+        if self.labelled:
+            return inline(lambda K, t, tail_t, n: K[0])
+        nonzero = self.element.nonzero
 
+        @inline
+        def label(K: Any, t: Any, tail_t: Any, n: int) -> int:
+            k, j, full, found = -1, 0, n // LANES, 0
+            while j < full + (n % LANES != 0):
+                bits = nonzero(at(t, j * LANES) if j < full else tail_t)
+                if bits:
+                    some = ones(bits, min(n - j * LANES, LANES))
+                    found += some
+                    k = j * LANES + first_one(bits) if some else k
+                    if found > 1:
+                        j = n
+                j += 1
+            k = k if found == 1 else -1
+            put(K, 0, k)
+            return k
+
+        return label
+
+    def _argmax(self, one: Pass, slot: int) -> list[Any]:
         if not self.long:
             best, compared = scratch(2 * LANES, self.element.exact), self.element.compared
 
@@ -622,27 +694,15 @@ class Fold:
 
             return [given if self.gathers else each]
 
+        self.targets_are_read = True
+        search = self.element.first_largest(nan_too=True)
+
         @inline
         def first(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
-            """Along the row to the first 64 elements that have the largest among them."""
-            j, hits, largest, full = 0, 0, S[slot * LANES], n // LANES
-            while j < full and not hits:
-                if largest == largest:
-                    for lane in range(LANES):
-                        hits += load(t[j * LANES + lane]) == largest
-                else:
-                    for lane in range(LANES):
-                        y = load(t[j * LANES + lane])
-                        hits += y != y
-                j += 1
-            block, begin = (at(t, (j - 1) * LANES), (j - 1) * LANES) if hits else (tail_t, full * LANES)
-            found = begin
-            for lane in range(LANES - 1, -1, -1):
-                y = load(block[lane])
-                found = begin + lane if ((y == largest) | (y != y)) & (begin + lane < n) else found
-            put(S, slot * LANES, float(found))
+            _, k = search(t, tail_t, n)
+            put(S, slot * LANES, float(k))
 
-        return [*self._gathering(one, slot, -math.inf, max_to), first]
+        return [first]
 
     def _label(self, one: Pass, slot: int) -> list[Any]:
         if not self.labelled:
@@ -709,7 +769,20 @@ class Fold:
         return fold
 
     def _dot(self, one: Pass, slot: int) -> list[Any]:
-        return self._at_label(one, slot) if self.labelled else self._gathering(one, slot, 0.0, dot_to)
+        if self.labelled:
+            return self._at_label(one, slot)
+        gathering = self._gathering(one, slot, 0.0, dot_to)
+        if not self.label_is_known:
+            return gathering
+        walk = self._walk(gathering, nothing_ahead)
+
+        @inline
+        def fold(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
+            """Only the 64 elements with the label are looked at, if there is one."""
+            begin = max(K[0], 0) // LANES * LANES
+            walk(S, K, at(t, begin), at(p, begin), tail_t, tail_p, n if K[0] < 0 else min(n - begin, LANES), a)
+
+        return [fold]
 
     def _at_label(self, one: Pass, slot: int) -> list[Any]:
         """terms(s, p) at each lane's label, which is in range: the schedule saw to it."""
@@ -750,12 +823,12 @@ def hard_or_soft(hard: Any, soft: Any, any_soft: Any) -> Any:
     return each
 
 
-def _unless_all_zero(each: Any, any_nonzero: Any) -> Any:
+def _unless_all_zero(each: Any, nonzero: Any) -> Any:
     """For a sum that is weighted by the targets: most of a one-hot row need not be looked at."""
 
     @inline
     def some(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
-        if any_nonzero(t):
+        if nonzero(t):
             each(S, s, K, t, p, j, count, a)
 
     return some
@@ -872,6 +945,12 @@ def both_further_ahead(t: Any, p: Any, i: int, n: int) -> None:
 @inline
 def next_predictions(t: Any, p: Any, i: int, n: int) -> None:
     prefetch(p, i + n + AHEAD)
+
+
+@inline
+def both_of_next(t: Any, p: Any, i: int, n: int) -> None:
+    prefetch(p, i + n + AHEAD)
+    prefetch(t, i + n + AHEAD)
 
 
 @inline

@@ -502,7 +502,7 @@ def move(typing: Any, into: Any, p: Any) -> Any:
 
 
 def besides(*patterns: int) -> Any:
-    """An intrinsic that says of the 64 elements from p on which have bits that are none of these: element i by bit i."""
+    """An intrinsic (p): which of the 64 elements from p on have bits that are none of these, as bits of a number."""
 
     @intrinsic
     def found(typing: Any, p: Any) -> Any:
@@ -516,6 +516,61 @@ def besides(*patterns: int) -> Any:
         return types.int64(p), emit
 
     return found
+
+
+def _compared(holds: Callable[[Any, Any, Any], Any]) -> Any:
+    """An intrinsic (p, y): for which of the 64 numbers from p on it holds, as bits of a number. y is one of their type."""
+
+    @intrinsic
+    def found(typing: Any, p: Any, y: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            p, y = args
+            y = y if y.type == p.type.pointee else builder.fptrunc(y, p.type.pointee)
+            return builder.bitcast(holds(builder, _elements(builder, p), _everywhere(builder, y)), _INDEX)
+
+        return types.int64(p, types.float64), emit
+
+    return found
+
+
+def _elements(builder: Any, p: Any) -> Any:
+    """The 64 elements from p on."""
+    return builder.load(builder.bitcast(p, ir.VectorType(p.type.pointee, LANES).as_pointer()), align=_BYTES[p.type.pointee])
+
+
+def _everywhere(builder: Any, x: Any) -> Any:
+    """x 64 times."""
+    empty = ir.Constant(ir.VectorType(x.type, LANES), ir.Undefined)
+    first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(builder.insert_element(empty, x, ir.IntType(32)(0)), empty, first)
+
+
+above = _compared(lambda builder, x, y: builder.fcmp_ordered(">", x, y))
+above_or_nan = _compared(lambda builder, x, y: builder.fcmp_unordered(">", x, y))
+equal = _compared(lambda builder, x, y: builder.fcmp_ordered("==", x, y))
+nan = _compared(lambda builder, x, y: builder.fcmp_unordered("uno", x, x))
+
+
+@intrinsic
+def first_one(typing: Any, bits: Any) -> Any:
+    """The place of the lowest bit that is set, or 64."""
+    return types.int64(types.int64), lambda context, builder, signature, args: builder.cttz(args[0], ir.IntType(1)(0))
+
+
+@intrinsic
+def largest(typing: Any, p: Any, count: Any) -> Any:
+    """The largest of the first `count` of 64 numbers, or -inf; NaN is passed over."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        p, count = args
+        x, byte = _elements(builder, p), ir.IntType(8)
+        places, end = ir.Constant(ir.VectorType(byte, LANES), list(range(LANES))), _everywhere(builder, builder.trunc(count, byte))
+        counts = builder.and_(builder.icmp_signed("<", places, end), builder.fcmp_ordered("ord", x, x))
+        none = ir.Constant(x.type, [float("-inf")] * LANES)
+        x = _halved(builder, "top", builder.select(counts, x, none), 1)
+        return context.cast(builder, builder.extract_element(x, ir.IntType(32)(0)), signature.args[0].dtype, types.float64)
+
+    return types.float64(p, types.intp), emit
 
 
 @intrinsic

@@ -22,7 +22,8 @@ The passes:
                     FACTORS elements share a logarithm. Two totals: this, and 0, where the product was
     LogSumExp(f)    of x = f(s, t, p, *a): two totals, the maximum m and the sum r of exp(x - m) over the others, so that the
                     logarithm is m + log1p(r) and confident rows keep their digits. If `by_label`, m may be the prediction at the
-                    label instead, where it is at most 600 below the maximum, and r the sum over all but the label
+                    label instead, or at the row's only target that is not 0, where it is at most 600 below the maximum, and r
+                    the sum over all the others
     Dot(f, k)       sums of t * f(s, p, *a), for losses that are linear in the target: a row with a label instead of a
                     one-hot vector only evaluates f there. t = 0 brings 0, whatever f is
     Label()         the label: the target itself when it is an index, the first largest target otherwise

@@ -197,3 +197,51 @@ def test_a_labelled_row_of_any_logits_has_the_loss_and_slope_of_the_reference(n:
             near = (abs(got - wanted) <= eps * abs(wanted) + 1e-40) | (got == wanted) | (np.isnan(got) & np.isnan(wanted))
             wrong = np.nonzero(~np.all(near, axis=-1))[0]
             assert not wrong.size, (what, len(wrong), [(labels[i], p[i][:12], wanted[i][:12], got[i][:12]) for i in wrong[:3]])
+
+
+def dense_targets(labels: Array, n: int) -> Array:
+    """Of the rows with these labels: a third are one-hot, the others have another number there, or a second target that is not 0."""
+    rng, rows = np.random.default_rng(n), np.arange(len(labels))
+    t = np.zeros((len(labels), n))
+    t[rows, labels] = np.where(rows % 3 == 1, rng.choice([0.5, 2.0, -1.0, -0.0, 0.0, math.nan], len(rows)), 1.0)
+    second = np.nonzero(rows % 3 == 2)[0]
+    t[second, rng.integers(0, n, len(second))] = rng.choice([1.0, 0.25, -0.0], len(second))
+    return t
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("n", [10, 65, 1100])
+def test_a_row_of_targets_of_any_logits_has_the_loss_and_slope_of_the_reference(n: int, dtype: str) -> None:
+    labels, logits = odd_logits(n)
+    with np.errstate(over="ignore"):
+        t, p = dense_targets(labels, n).astype(DTYPES[dtype]), logits.astype(DTYPES[dtype])
+    found = []
+    for backend, y, x in (("numpy", t.astype(np.float64), p.astype(np.float64)), ("numba", t, p)):
+        with lossfuncs.backend(backend):
+            alone = lossfuncs.categorical_crossentropy(y, x, from_logits=True)
+            found.append((alone, *lossfuncs.value_and_grad("categorical_crossentropy", y, x, from_logits=True)))
+    eps = float(finfo(DTYPES[dtype]).eps) * (64 if dtype == "float64" else 1)
+    several = np.where(np.sum(t != 0, axis=-1) > 1, 1.0, 0.0)[:, None]  # whose terms may cancel
+    with np.errstate(over="ignore", invalid="ignore"):
+        for what, wanted, got in zip(("value", "value with slope", "slope"), *found, strict=True):
+            wanted, got = (x.astype(DTYPES[dtype]).astype(np.float64).reshape(len(p), -1) for x in (wanted, got))
+            near = (abs(got - wanted) <= eps * (abs(wanted) + several) + 1e-40) | (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+            wrong = np.nonzero(~np.all(near, axis=-1))[0]
+            assert not wrong.size, (what, len(wrong), [(t[i].nonzero()[0], p[i][:12], wanted[i][:12], got[i][:12]) for i in wrong[:3]])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("n", [10, 65, 128, 1000])
+def test_the_first_largest_target_is_the_label_whatever_else_stands_in_the_row(n: int, dtype: str) -> None:
+    rng = np.random.default_rng(n)
+    few = rng.choice([0.0, -0.0, 1.0, -1.0, math.inf, -math.inf], (300, n))
+    rare = np.where(rng.random((300, n)) < 2.0 / n, rng.choice([math.nan, math.inf, 3.0], (300, n)), rng.integers(-2, 3, (300, n)))
+    ends = np.tile(np.arange(300.0)[:, None] % 5 - 2.0, (1, n))
+    ends[::2, -1], ends[1::3, 0] = 4.0, 5.0  # where the row behind begins with a larger one, too
+    same = np.repeat([[-math.inf], [math.inf], [math.nan], [0.0]], n, axis=1)
+    t = np.concatenate([few, rare, ends, same]).astype(DTYPES[dtype])
+    wanted = np.argmax(t.astype(np.float64), axis=-1)
+    p = np.zeros_like(t)
+    p[np.arange(len(t)), wanted] = 1
+    with lossfuncs.backend("numba"):
+        np.testing.assert_array_equal(lossfuncs.metrics.categorical_accuracy(t, p), 1.0)

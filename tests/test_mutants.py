@@ -45,13 +45,16 @@ MUTANTS = {
     "a derivative unscaled": Mutant("schedules.py", "put(U, lane, W[lane] * scale)", "put(U, lane, W[lane])", "scale"),
     "a derivative negated": Mutant("schedules.py", "store(slope(c, y, x, *a) * u)", "store(-slope(c, y, x, *a) * u)", "pointwise"),
     "a pointwise tail left out": Mutant("schedules.py", "rest_p, 0, rest, a)", "rest_p, 0, 0, a)", "pointwise"),
-    "the last element of a long row left out": Mutant("fold.py", "full, n % LANES, a)", "full, n % LANES - 1, a)", "long"),
+    "the last element of a long row left out": Mutant("fold.py", "full, n % LANES, a)", "full, n % LANES - 1, a)", "smoothed"),
     "lanes combined wrongly": Mutant("lanes.py", "for k in (0, half)]", "for k in (0, half - 1)]", "long"),
-    "an equal largest counted twice": Mutant("fold.py", "S[(slot + 2) * LANES + lane] - 1.0)", "S[(slot + 2) * LANES + lane])", "long"),
+    "an equal largest counted twice": Mutant("fold.py", "S[(slot + 2) * LANES + lane] - 1.0)", "S[(slot + 2) * LANES + lane])", "smoothed"),
     "a label far below the largest": Mutant("fold.py", "LIMIT = 2.0**864", "LIMIT = math.inf", "far"),
     "the label's exponential among the others": Mutant("fold.py", "(i != k) & (i < n)", "i < n", "one label"),
     "the label's exponential of a short row among the others": Mutant("fold.py", "j != L[lane]", "j >= 0", "one of few labels"),
-    "soft targets taken for hard ones": Mutant("lanes.py", "ir.IntType(LANES)), _INDEX(0))", "ir.IntType(LANES)), _INDEX(-1))", "soft"),
+    "soft targets taken for hard ones": Mutant("fold.py", "if any_soft(t):", "if any_soft(t) == -1:", "soft"),
+    "several targets of a long row taken for one": Mutant("fold.py", "k if found == 1 else -1", "k", "several"),
+    "the row behind taken for the only target": Mutant("fold.py", "if some else k", "if bits else k", "one target"),
+    "the row behind taken for the largest target": Mutant("fold.py", "largest(y, count)", "largest(y, LANES)", "argmax"),
     "a tie before the label left out": Mutant("fold.py", "beside[lane], label(S, K, lane)", "beside[lane], label(S, K, lane) - 1", "rank"),
     "a tie before the label of a long row left out": Mutant(
         "fold.py", "max(int(S[label]), 0)", "max(int(S[label]) - 1, 0)", "rank"
@@ -104,6 +107,29 @@ def rank() -> None:
         np.testing.assert_array_equal(lossfuncs.sparse_categorical_accuracy(np.full(3, label), p), [1.0, 0.0, 1.0])
 
 
+def argmax() -> None:
+    t, p = np.zeros((3, 70), np.float32), np.zeros((3, 70), np.float32)
+    t[0, [66, 68]] = 1.0
+    t[1, [0, 9]] = 2.0
+    t[2, 69] = np.nan
+    p[np.arange(3), [66, 0, 69]] = 1.0
+    np.testing.assert_array_equal(lossfuncs.categorical_accuracy(t, p), 1.0)
+
+
+def one_target() -> None:
+    t, p = np.zeros((2, 70), np.float32), np.zeros((2, 70), np.float32)
+    t[0, 3] = t[1, 4] = p[0, 3] = 1.0
+    found = lossfuncs.categorical_crossentropy(t, p, from_logits=True)
+    np.testing.assert_allclose(found, [np.log(69.0 + np.e) - 1.0, np.log(70.0)], rtol=1e-6)
+
+
+def several() -> None:
+    t, p = np.zeros((1, 130), np.float32), np.zeros((1, 130), np.float32)
+    t[:, [3, 129]] = p[:, 3] = 1.0
+    found = lossfuncs.categorical_crossentropy(t, p, from_logits=True)
+    np.testing.assert_allclose(found, 2.0 * np.log(129.0 + np.e) - 1.0, rtol=1e-6)
+
+
 def cancelled() -> None:
     t, p = np.array([[2.0**30, 1.0, 2.0**30]], np.float32), np.array([[2.0**30, 1.0, -(2.0**30)]], np.float32)
     np.testing.assert_allclose(lossfuncs.metrics.cosine_similarity(t, p), [2.0**-61], rtol=1e-6)
@@ -129,6 +155,7 @@ CHECKS = {
     "short": lambda: compare("loss", "categorical_crossentropy", [(70, 9), (70, 15), (9, 16), (3, 64)], True, 0, from_logits=True),
     "scale": lambda: compare("loss", "categorical_crossentropy", [(70, 9)], True, from_logits=True, reduction="mean"),
     "long": lambda: compare("loss", "categorical_crossentropy", [(5, 129), (3, 200)], True, 1, from_logits=True),
+    "smoothed": lambda: compare("loss", "categorical_crossentropy", [(5, 129)], True, from_logits=True, label_smoothing=0.1),
     "one label": lambda: compare("loss", "sparse_categorical_crossentropy", [(5, 129)], True, 1, from_logits=True),
     "one of few labels": lambda: compare("loss", "sparse_categorical_crossentropy", [(70, 9)], True, 1, from_logits=True),
     "far": far,
@@ -143,6 +170,9 @@ CHECKS = {
     "exponents": lambda: compare("loss", "categorical_crossentropy", [(LONGEST + 9,)], from_logits=True),
     "labels": labels,
     "rank": rank,
+    "argmax": argmax,
+    "one target": one_target,
+    "several": several,
     "cancelled": cancelled,
     "joint": joint,
 }

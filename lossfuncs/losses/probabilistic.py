@@ -458,6 +458,12 @@ def cross_entropy_slope(c: Any, t: float, p: float) -> Any:
     return _within(p, EPS * total, TOP * total, (inside * p - t * total) / p, inside) / total
 
 
+def narrow_cross_entropy_slope(c: Any, t: float, p: float) -> Any:
+    # with one division an element: p total neither over- nor underflows
+    total, inside = c
+    return _within(p, EPS * total, TOP * total, (inside * p - t * total) / (p * total), inside / total)
+
+
 def _surprise_from_logits(s: Any, p: float) -> tuple[float, float]:
     return 1.0, s[0] - p
 
@@ -543,7 +549,7 @@ NARROW_CROSS_ENTROPY = Rows(
     (Sum(_prediction), Logs(_odds, _hard_odds, sparse=True), Dot(_inside)),
     cross_entropy_value,
     narrow_cross_entropy_around,
-    cross_entropy_slope,
+    narrow_cross_entropy_slope,
     leading=2,
 )
 CROSS_ENTROPY = Rows(
