@@ -33,7 +33,6 @@ from .lanes import (
     equal,
     factor_to,
     first_max_to,
-    first_of,
     first_one,
     labelled_target,
     larger_to,
@@ -317,10 +316,9 @@ class Fold:
                 put(B, n, 0)
                 bits_of_rows(B, n, R)
                 for lane in range(LANES):
-                    place, rest = first_of(R[lane])
-                    put(K, lane, place)
+                    put(K, lane, first_one(R[lane]) % LANES)
                     put(into, n * LANES + lane, store(float(R[lane] != 0)))
-                    others |= rest
+                    others |= R[lane] & (R[lane] - 1)
             put(K, LANES, 0 if others else 1)
             return others == 0
 

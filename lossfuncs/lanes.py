@@ -315,19 +315,6 @@ def bits_of_rows(typing: Any, bits: Any, n: Any, into: Any) -> Any:
 
 
 @intrinsic
-def first_of(typing: Any, bits: Any) -> Any:
-    """Which is the first bit that is set, or 0, and the others."""
-    result = types.UniTuple(types.int64, 2)
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        [bits] = args
-        first = builder.and_(builder.cttz(bits, ir.IntType(1)(0)), _INDEX(LANES - 1))
-        return context.make_tuple(builder, result, [first, builder.and_(bits, builder.sub(bits, _INDEX(1)))])
-
-    return result(types.int64), emit
-
-
-@intrinsic
 def ones(typing: Any, bits: Any, count: Any) -> Any:
     """How many of the lowest `count` bits are set, of 64."""
 
