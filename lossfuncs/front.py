@@ -1,4 +1,4 @@
-"""What kernels are put together from, made LLVM in a tenth of the time that Numba's front end takes.
+"""What kernels are put together from, made LLVM in an eighth of the time that Numba's front end takes.
 
 Numba reads a function's bytecode, infers types in passes over all of it, and lowers it: 12 ms for the smallest, and a kernel is made of 40.
 The functions of this package that kernels inline are of a small Python, whose types are known from the start:
