@@ -192,13 +192,16 @@ def _gather(op: str) -> Any:
             for q, x in enumerate(_each_number(context, builder, signature.args[2], values)):
                 slot = builder.gep(p, [builder.add(lane, _INDEX(q * LANES))])
                 old = builder.load(slot)
+                adds = op in ("add", "factor") and not isinstance(x, ir.Constant)
+                if adds:  # no select of what is stored: LLVM would store parts of vectors, and a CPU cannot soon load these as a whole
+                    x = builder.select(wanted, x, double(0.0))
                 if op == "dot":
                     new = _fma(builder, weight, x, old)
                 elif op == "factor" and q:
                     new = _fma(builder, x, old, builder.fadd(old, x))
                 else:
                     new = _taken_in(builder, "add" if op == "factor" else op, old, x)
-                builder.store(builder.select(wanted, new, old), slot)
+                builder.store(new if adds else builder.select(wanted, new, old), slot)
             return context.get_dummy_value()
 
         return types.void(p, types.intp, values, types.float64, types.boolean), emit
