@@ -51,7 +51,10 @@ MUTANTS = {
     "a label far below the largest": Mutant("fold.py", "LIMIT = 2.0**864", "LIMIT = math.inf", "far"),
     "the label's exponential among the others": Mutant("fold.py", "(i != k) & (i < n)", "i < n", "one label"),
     "the label's exponential of a short row among the others": Mutant("fold.py", "j != L[lane]", "j >= 0", "one of few labels"),
-    "soft targets taken for hard ones": Mutant("lanes.py", "ir.IntType(LANES)), _INDEX(0))", "ir.IntType(LANES)), _INDEX(-1))", "soft"),
+    "soft targets taken for hard ones": Mutant("lanes.py", "functools.reduce(builder.and_, each)", "builder.xor(each[0], each[0])", "soft"),
+    "a row of two labels taken for one-hot": Mutant("fold.py", "others |= rest", "others |= 0", "one-hot"),
+    "the bits of a row one off": Mutant("lanes.py", "builder.and_(start, _INDEX(7))", "builder.and_(start, _INDEX(6))", "one-hot"),
+    "the gradient of an ignored row left": Mutant("schedules.py", "if invalid:", "if not invalid:", "ignored"),
     "a tie before the label left out": Mutant("fold.py", "beside[lane], label(S, K, lane)", "beside[lane], label(S, K, lane) - 1", "rank"),
     "a tie before the label of a long row left out": Mutant(
         "fold.py", "max(int(S[label]), 0)", "max(int(S[label]) - 1, 0)", "rank"
@@ -109,6 +112,14 @@ def cancelled() -> None:
     np.testing.assert_allclose(lossfuncs.metrics.cosine_similarity(t, p), [2.0**-61], rtol=1e-6)
 
 
+def one_hot() -> None:
+    t = np.eye(9, dtype=np.float32)[np.arange(70) % 9]
+    for second in (0.0, 1.0):
+        t[33, 5] = second
+        p = np.random.default_rng(0).dirichlet(np.ones(9), 70).astype(np.float32)
+        np.testing.assert_allclose(lossfuncs.categorical_crossentropy(t, p), -np.sum(t * np.log(p), axis=-1), rtol=1e-5)
+
+
 def joint() -> None:
     module = sys.modules["lossfuncs.metrics.metric"]
     module.SHARED = 1  # type: ignore[attr-defined]
@@ -141,7 +152,9 @@ CHECKS = {
     "cuts": lambda: compare("loss", "mean_squared_error", [(128, 64), (130, 64)], reduction="mean"),
     "pieces": lambda: compare("loss", "categorical_hinge", [(LONGEST + 9,)]),
     "exponents": lambda: compare("loss", "categorical_crossentropy", [(LONGEST + 9,)], from_logits=True),
+    "ignored": lambda: compare("loss", "sparse_categorical_crossentropy", [(70, 9)], True, from_logits=True, ignore_class=2),
     "labels": labels,
+    "one-hot": one_hot,
     "rank": rank,
     "cancelled": cancelled,
     "joint": joint,
