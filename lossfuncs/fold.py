@@ -530,7 +530,7 @@ class Fold:
 
         # NaN need not stay in the maximum: it comes back in the sum.
         largest: list[Any] = self._gathering(one._replace(size=1), slot, -math.inf, top_to)
-        if one.by_label and not self.long:
+        if one.by_label and not self.long and self.block > 1:
             largest = [largest_across]
         each = along if self.long else across
         others = Sweep(each, slot + 1, (0.0, 0.0), self._merging(slot + 1, 2, add_to), alone=True, slow=True)

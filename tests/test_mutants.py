@@ -55,6 +55,9 @@ MUTANTS = {
     "several targets of a long row taken for one": Mutant("fold.py", "k if found == 1 else -1", "k", "several"),
     "the row behind taken for the only target": Mutant("fold.py", "if some else k", "if bits else k", "one target"),
     "the row behind taken for the largest target": Mutant("fold.py", "largest(y, count)", "largest(y, LANES)", "argmax"),
+    "a row of two labels taken for one-hot": Mutant("fold.py", "others |= R[lane] & (R[lane] - 1)", "others |= 0", "one-hot"),
+    "the bits of a row one off": Mutant("lanes.py", "builder.and_(start, _INDEX(7))", "builder.and_(start, _INDEX(6))", "one-hot"),
+    "the gradient of an ignored row left": Mutant("schedules.py", "if invalid:", "if not invalid:", "ignored"),
     "a tie before the label left out": Mutant("fold.py", "beside[lane], label(S, K, lane)", "beside[lane], label(S, K, lane) - 1", "rank"),
     "a tie before the label of a long row left out": Mutant(
         "fold.py", "max(int(S[label]), 0)", "max(int(S[label]) - 1, 0)", "rank"
@@ -135,6 +138,14 @@ def cancelled() -> None:
     np.testing.assert_allclose(lossfuncs.metrics.cosine_similarity(t, p), [2.0**-61], rtol=1e-6)
 
 
+def one_hot() -> None:
+    t = np.eye(9, dtype=np.float32)[np.arange(70) % 9]
+    for second in (0.0, 1.0):
+        t[33, 5] = second
+        p = np.random.default_rng(0).dirichlet(np.ones(9), 70).astype(np.float32)
+        np.testing.assert_allclose(lossfuncs.categorical_crossentropy(t, p), -np.sum(t * np.log(p), axis=-1), rtol=1e-5)
+
+
 def joint() -> None:
     module = sys.modules["lossfuncs.metrics.metric"]
     module.SHARED = 1  # type: ignore[attr-defined]
@@ -168,7 +179,9 @@ CHECKS = {
     "cuts": lambda: compare("loss", "mean_squared_error", [(128, 64), (130, 64)], reduction="mean"),
     "pieces": lambda: compare("loss", "categorical_hinge", [(LONGEST + 9,)]),
     "exponents": lambda: compare("loss", "categorical_crossentropy", [(LONGEST + 9,)], from_logits=True),
+    "ignored": lambda: compare("loss", "sparse_categorical_crossentropy", [(70, 9)], True, from_logits=True, ignore_class=2),
     "labels": labels,
+    "one-hot": one_hot,
     "rank": rank,
     "argmax": argmax,
     "one target": one_target,
