@@ -102,7 +102,7 @@ def apart(typing: Any, context: Any, module: Any, body: Any, kinds: Sequence[Any
 
     LLVM knows its arguments to be no scratch of its own: what comes in a struct in memory might be.
     """
-    signature, emit = _typed(body, typing, kinds)
+    signature, emit = _typed(body, typing, kinds, scalar=False)
     result = context.get_value_type(signature.return_type)
     function = ir.Function(module, ir.FunctionType(result, llvm), module.get_unique_name("body"))
     function.linkage = "internal"
@@ -112,8 +112,11 @@ def apart(typing: Any, context: Any, module: Any, body: Any, kinds: Sequence[Any
     return function
 
 
-def _typed(part: Any, typing: Any, kinds: Sequence[Any]) -> tuple[Any, Any]:
-    """The signature of an intrinsic or of a function of Numba's for these types, and what emits a call."""
+def _typed(part: Any, typing: Any, kinds: Sequence[Any], scalar: bool = True) -> tuple[Any, Any]:
+    """The signature of an intrinsic or of a function of Numba's for these types, and what emits a call.
+
+    If it is for `scalar` maths, what a user's function gives is a float: NaN where it raises.
+    """
     if isinstance(part, _Intrinsic):
         found: tuple[Any, Any] = part._defn(typing, *kinds)
         return found
@@ -122,7 +125,7 @@ def _typed(part: Any, typing: Any, kinds: Sequence[Any]) -> tuple[Any, Any]:
     if len(inner.args) != len(kinds) and not code.co_flags & inspect.CO_VARARGS:
         raise Beyond  # defaults
     result = inner.return_type
-    may_raise = not target.is_ours(part.py_func) and isinstance(result, (types.Integer, types.Float, types.Boolean))
+    may_raise = scalar and not target.is_ours(part.py_func) and isinstance(result, (types.Integer, types.Float, types.Boolean))
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         compiled = part.get_compile_result(inner)

@@ -298,8 +298,9 @@ def test_storing_a_half_rounds_float64_once_to_nearest_even(kind: str) -> None:
 def fingerprints() -> dict[str, dict[str, Any]]:
     """For each function: a hash of its results, the widest register that computes, and the libm or compiler-rt functions it needs."""
     report = {}
+    of_two = ("pow", "log_of_sum", "rel_entr", "maximum", "minimum", "copysign")
     cases: dict[str, tuple[Any, tuple[str, ...]]] = {
-        f"{tier} {name}": (function, ("f8",) * (3 if name in ("pow", "rel_entr", "maximum", "minimum", "copysign") else 2))
+        f"{tier} {name}": (function, ("f8",) * (3 if name in of_two else 2))
         for tier, functions in TIERS.items()
         for name, function in functions.items()
         if name not in ("where", "float") and (tier == "SINGLE" or function is not TIERS["SINGLE"][name])
