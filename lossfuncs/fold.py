@@ -548,7 +548,7 @@ class Fold:
         ahead = further_ahead if self.labelled else both_of_next
 
         @inline
-        def largest(p: Any, n: int, stride: int) -> Any:
+        def search_across(p: Any, n: int, stride: int) -> Any:
             m, k = -math.inf, 0
             for i in range(n):
                 x = load(p[i * stride])
@@ -635,7 +635,7 @@ class Fold:
                             if attempts == 2:
                                 put(R, lane, of_infinite(R[lane], M[lane], at(p, lane), n, LANES))
                             else:
-                                m, k = largest(at(p, lane), n, LANES)
+                                m, k = search_across(at(p, lane), n, LANES)
                                 put(M, lane, m)
                                 put(L, lane, k)
 
