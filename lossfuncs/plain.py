@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .problem import exact_sum
-from .rows import Careful, Pass, Rows, Scalar, bind, coshm1, exp_nonpositive, log_cosh, log_of_sum, rel_entr, sigmoid, softplus, where
+from .rows import Careful, Pass, Rows, Scalar, bind, coshm1, exp_nonpositive, log_cosh, rel_entr, sigmoid, softplus, where
 
 Array = NDArray[Any]
 
@@ -43,17 +43,13 @@ def _coshm1(x: Any) -> Any:
     return 2.0 * np.sinh(0.5 * x) ** 2
 
 
-def _log_of_sum(x: Any, lost: Any) -> Any:
-    return np.log(x) + lost / x
-
-
 def _rel_entr(a: Any, b: Any) -> Any:
     return a * np.copysign(np.log1p(np.abs(a - b) / np.minimum(a, b)), a - b)
 
 
 NUMPY: dict[Any, Any] = {
     where: np.where, exp_nonpositive: np.exp, sigmoid: _sigmoid, softplus: _softplus, log_cosh: _log_cosh, coshm1: _coshm1,
-    rel_entr: _rel_entr, log_of_sum: _log_of_sum,
+    rel_entr: _rel_entr,
     max: lambda *x: functools.reduce(np.maximum, x), min: lambda *x: functools.reduce(np.minimum, x), abs: np.abs,
     math.pow: np.power, math.copysign: np.copysign, math.fabs: np.abs,
     **{getattr(math, name): getattr(np, name)
