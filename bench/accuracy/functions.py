@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from mpmath import mp
 
-from lossfuncs import vectormath
+from lossfuncs import target, vectormath
 
 SINGLE_BOUND, DOUBLE_BOUND = 0.51, 1.0
 UNARY = ("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "log_cosh")
@@ -92,7 +92,8 @@ def mapped(function: Any, *dtypes: str) -> Callable[..., None]:
                 out[i] = function(x[i], y[i])
 
         kernel = binary
-    compiled: Callable[..., None] = numba.njit(signature, nogil=True, error_model="numpy")(kernel)
+    compiled: Callable[..., None] = target.jit(kernel, nogil=True, error_model="numpy")
+    compiled.compile(signature)  # type: ignore[attr-defined]
     return compiled
 
 
