@@ -60,7 +60,7 @@ from .lanes import (
 from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_at_target, looks_back
 
 AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
-NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
+NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead, not its own: four such rows are within an L2 cache
 
 TREES = {add_to: sum_of_lanes, dot_to: sum_of_lanes, factor_to: sum_of_lanes, max_to: max_of_lanes, top_to: top_of_lanes}
 
@@ -651,6 +651,8 @@ class Fold:
         def label(K: Any, t: Any, tail_t: Any, n: int) -> int:
             k, j, full, found = -1, 0, n // LANES, 0
             while j < full + (n % LANES != 0):
+                if n > NEAR:
+                    prefetch(t, j * LANES + AHEAD)
                 bits = nonzero(at(t, j * LANES) if j < full else tail_t)
                 if bits:
                     some = ones(bits, min(n - j * LANES, LANES))
@@ -948,7 +950,8 @@ def next_predictions(t: Any, p: Any, i: int, n: int) -> None:
 @inline
 def both_of_next(t: Any, p: Any, i: int, n: int) -> None:
     prefetch(p, i + n + AHEAD)
-    prefetch(t, i + n + AHEAD)
+    if n <= NEAR:
+        prefetch(t, i + n)
 
 
 @inline
@@ -961,3 +964,5 @@ def next_of_both(t: Any, p: Any, i: int, n: int) -> None:
 def next_targets(t: Any, p: Any, i: int, n: int) -> None:
     if n <= NEAR:
         prefetch(t, i + n)
+    else:
+        prefetch(t, i + AHEAD)
