@@ -90,9 +90,12 @@ def _by_short_way(order: int, function: Any, y_true: Any, y_pred: Array, outs: S
     ways = function.derivatives[order]
     if outs[0] is None and outs[-1] is None:
         return short_way(ways, y_true, y_pred, sample_weight, reduction, options)
-    if _as_flat_as(y_pred, outs[0]) and _as_flat_as(y_pred, outs[-1]) and not _overlap(outs, y_true, y_pred, sample_weight):
-        return short_way(ways, y_true, y_pred, sample_weight, reduction, options, *outs)
-    return None
+    for out in outs:
+        if not _as_flat_as(y_pred, out):
+            return None
+    if _overlap(outs, y_true, y_pred, sample_weight):
+        return None
+    return short_way(ways, y_true, y_pred, sample_weight, reduction, options, outs)
 
 
 def _derive(order: int, function: Any, y_true: Any, y_pred: Any, upstream: Any, outs: tuple[Any, ...], sample_weight: Any,
@@ -131,24 +134,26 @@ def _derive(order: int, function: Any, y_true: Any, y_pred: Any, upstream: Any, 
     return call.weighted(values), derivatives
 
 
-def _as_flat_as(y_pred: Any, out: Any) -> bool:
+def _as_flat_as(y_pred: Array, out: Any) -> bool:
     """Whether out is an array like y_pred, writable and in C order."""
-    if type(out) is not np.ndarray or type(y_pred) is not np.ndarray:
+    if type(out) is not np.ndarray or out.shape != y_pred.shape or out.dtype != y_pred.dtype:
         return False
-    return out.shape == y_pred.shape and out.dtype == y_pred.dtype and bool(out.flags.num & WRITABLE == WRITABLE)
+    return out.flags.num & WRITABLE == WRITABLE
 
 
 def _overlap(derivatives: Sequence[Array], y_true: Any, y_pred: Any, *others: Any) -> bool:
     """Whether writing a derivative could change what is still to be read. A gradient may take the place of y_pred itself."""
-    if len(derivatives) == 1 and derivatives[0] is y_pred:
-        y_pred = None
-    inputs = [x for x in (y_true, y_pred) + others if isinstance(x, np.ndarray)]
+    inputs = (y_true, *others)
+    if len(derivatives) > 1 or derivatives[0] is not y_pred:
+        inputs += (y_pred,)
     for d in derivatives:
         own = d.flags.num & OWN
         for x in inputs:
+            if not isinstance(x, np.ndarray):
+                continue
             if x is d or not (own and x.flags.num & OWN) and np.may_share_memory(d, x):  # to ask NumPy takes 0.5 us
                 return True
-        inputs.append(d)
+        inputs += (d,)
     return False
 
 

@@ -37,7 +37,7 @@ class Bound:
     def value_and_gradient(self, t: Array, p: Array, w: Any, out: Array | None = None) -> tuple[Any, Array]:
         """out, if given, is flat, fits, and is neither of the others."""
         memory = () if out is None else (out,)
-        found: Any = short_way(self.function.derivatives[1], t, p, w, self.reduction, self.options, *memory)
+        found: Any = short_way(self.function.derivatives[1], t, p, w, self.reduction, self.options, memory)
         if found is not None:
             return found
         return derivatives.value_and_grad(self.function, t, p, out=out, sample_weight=w, reduction=self.reduction, **self.options)
