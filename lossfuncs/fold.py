@@ -83,7 +83,7 @@ class Element:
         self.nonzero, self.any_soft = besides(0), besides(0, one)  # of 64: -0, too, is to be looked at
         named = {name: f for name, f in tier.items() if hasattr(math, name)}
         self.replace: dict[Any, Any] = {getattr(math, name): f for name, f in named.items()}
-        own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "coshm1", "log_of_sum", "rel_entr")
+        own = ("where", "product", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "coshm1", "log_of_sum", "rel_entr")
         self.replace |= {getattr(rows, name): tier[name] for name in own}
         self.replace |= {exact.two_sum: two_sum, exact.two_product: two_product}
         self.exps = vectormath.exps_double if tier is vectormath.DOUBLE else vectormath.exps_single

@@ -15,7 +15,7 @@ import numpy as np
 from ..dispatch import loss
 from ..exact import CANCELLED, add_to_parts, dot, sum_of_parts, two_product, where_cancelled
 from ..options import EPS, number
-from ..rows import Careful, Rows, Sum, Top, coshm1, mean_of, where
+from ..rows import Careful, Rows, Sum, Top, coshm1, mean_of, product, where
 from ..rows import log_cosh as log_cosh_of
 
 
@@ -296,7 +296,7 @@ def cosine_slope(c: Any, t: float, p: float, sign: float) -> Any:
 
 
 def _products(s: Any, t: float, p: float, sign: float) -> tuple[float, float, float]:
-    return t * t, p * p, t * p
+    return product(t, t), product(p, p), product(t, p)
 
 
 def _narrow_cancelled(s: Any, sign: float) -> Any:
