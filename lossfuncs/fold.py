@@ -60,7 +60,7 @@ from .lanes import (
 )
 from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_at_target, looks_back
 
-AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
+AHEAD = 1280  # elements: how far memory that is read once is asked for beforehand, 5 KB of float32. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead too: four such rows are within an L2 cache
 
 TREES = {add_to: sum_of_lanes, dot_to: sum_of_lanes, factor_to: sum_of_lanes, max_to: max_of_lanes, top_to: top_of_lanes}
@@ -295,6 +295,7 @@ class Fold:
                 settle(S, j)
                 each(S, s, K, at(t, j * stride), at(p, j * LANES), j, LANES, a)
             if n % LANES:
+                ahead(t, p, full * LANES, n)
                 each(S, s, K, tail_t, tail_p, full, n % LANES, a)
             finish(S)
 
