@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,7 +60,7 @@ from .lanes import (
 )
 from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_at_target, looks_back
 
-AHEAD = 2048  # elements: how far memory that is read once is asked for beforehand. Hardware stops at every page of 4 KB
+AHEAD = 1280  # elements: how far memory that is read once is asked for beforehand, 5 KB of float32. Hardware stops at every page of 4 KB
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead, not its own: four such rows are within an L2 cache
 
 TREES = {add_to: sum_of_lanes, dot_to: sum_of_lanes, factor_to: sum_of_lanes, max_to: max_of_lanes, top_to: top_of_lanes}
@@ -82,7 +83,7 @@ class Element:
         self.nonzero, self.any_soft = besides(0), besides(0, one)  # of 64: -0, too, is to be looked at
         named = {name: f for name, f in tier.items() if hasattr(math, name)}
         self.replace: dict[Any, Any] = {getattr(math, name): f for name, f in named.items()}
-        own = ("where", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "coshm1", "log_of_sum", "rel_entr")
+        own = ("where", "product", "exp_nonpositive", "sigmoid", "softplus", "log_cosh", "coshm1", "log_of_sum", "rel_entr")
         self.replace |= {getattr(rows, name): tier[name] for name in own}
         self.replace |= {exact.two_sum: two_sum, exact.two_product: two_product}
         self.exps = vectormath.exps_double if tier is vectormath.DOUBLE else vectormath.exps_single
@@ -156,7 +157,8 @@ class Sweep(NamedTuple):
     """What is gathered in a walk along the row: each(S, s, K, t, p, j, count, a) takes in the first `count` of 64 elements.
 
     The totals from `slot` on start with `starts`; finish(S) makes them valid at the end, which in a long row combines its lanes, and
-    settle(S) is called after every FACTORS steps. A sweep that is `alone` uses places of totals that come later; a `slow` one takes
+    settle(S) is called after every FACTORS steps, but for the last elements of a long row, which may be one step
+    more. A sweep that is `alone` uses places of totals that come later; a `slow` one takes
     longer than memory; to a `sparse` one across rows, targets of 0 bring nothing.
     """
 
@@ -269,9 +271,9 @@ class Fold:
         """
         known, stride, sparse = column(sweeps[0].slot), self.stride, sweeps[0].sparse
         each = functools.reduce(_each_then, [one.each for one in sweeps])
-        each = functools.reduce(every_so_often, [one.settle for one in sweeps if one.settle], each)
         start = functools.reduce(_call_then, [_start(one.slot + q, x) for one in sweeps for q, x in enumerate(one.starts)])
         finish = functools.reduce(_call_then, [one.finish for one in sweeps])
+        settle = settling([one.settle for one in sweeps if one.settle])
 
         @inline
         def short(S: Any, K: Any, t: Any, p: Any, tail_t: Any, tail_p: Any, n: int, a: Any) -> None:
@@ -280,6 +282,7 @@ class Fold:
             if sparse and K[LANES]:
                 first, end = n, n + 1
             for j in range(first, end):
+                settle(S, j)
                 each(S, (), K, at(t, j * stride), at(p, j * LANES), j, LANES, a)
             finish(S)
 
@@ -289,8 +292,10 @@ class Fold:
             full, s = n // LANES, known(S, 0)
             for j in range(full):
                 ahead(t, p, j * LANES, n)
+                settle(S, j)
                 each(S, s, K, at(t, j * stride), at(p, j * LANES), j, LANES, a)
             if n % LANES:
+                ahead(t, p, full * LANES, n)
                 each(S, s, K, tail_t, tail_p, full, n % LANES, a)
             finish(S)
 
@@ -388,8 +393,11 @@ class Fold:
     def _logs(self, one: Pass, slot: int) -> list[Any]:
         log1p = self.element.replace[math.log1p]
         [sweep] = self._gathering(one, slot, 0.0, factor_to)
-        finish = _logs_of_pairs(slot, log1p) if self.long else _logs(slot, log1p)
-        return [sweep._replace(finish=finish, settle=_logs(slot, log1p))]
+        if not self.long:
+            return [sweep._replace(finish=_logs(slot, log1p), settle=_logs(slot, log1p))]
+        take, merge = _logs_of_pairs(slot, log1p), _merging(slot, 1, sum_of_lanes)
+        finish = functools.reduce(_call_then, [take, merge, _start(slot + 1, 0.0, 1)])
+        return [sweep._replace(finish=finish, settle=_call_then(take, _start(slot + 1, 0.0)))]
 
     def _carefully(self, careful: Careful) -> Any:
         """The walk that gathers a careful sum's parts."""
@@ -834,14 +842,18 @@ def _unless_all_zero(each: Any, nonzero: Any) -> Any:
     return some
 
 
-def every_so_often(each: Any, settle: Any) -> Any:
-    @inline
-    def settling(S: Any, s: Any, K: Any, t: Any, p: Any, j: int, count: int, a: Any) -> None:
-        each(S, s, K, t, p, j, count, a)
-        if j % FACTORS == FACTORS - 1:
-            settle(S)
+def settling(settles: Sequence[Any]) -> Any:
+    """settle(S, j): what is to be done where j steps are taken and another 64 elements follow, if FACTORS are since it last was."""
+    if not settles:
+        return inline(lambda S, j: None)
+    all_of_them = functools.reduce(_call_then, settles)
 
-    return settling
+    @inline
+    def settle(S: Any, j: int) -> None:
+        if (j % FACTORS == 0) & (j > 0):
+            all_of_them(S)
+
+    return settle
 
 
 def _then(first: Any, second: Any) -> Any:
@@ -871,10 +883,10 @@ def _call_then(first: Any, second: Any) -> Any:
     return both
 
 
-def _start(slot: int, x: float) -> Any:
+def _start(slot: int, x: float, lanes: int = LANES) -> Any:
     @inline
     def start(S: Any) -> None:
-        for lane in range(LANES):
+        for lane in range(lanes):
             put(S, slot * LANES + lane, x)
 
     return start
@@ -905,20 +917,18 @@ def _logs(slot: int, log1p: Any) -> Any:
 
 
 def _logs_of_pairs(slot: int, log1p: Any) -> Any:
-    """The end of a long row: two lanes' product becomes a logarithm."""
+    """Likewise in a long row, where two lanes' product becomes one logarithm. The products stay."""
 
     @inline
-    def finish(S: Any) -> None:
+    def take(S: Any) -> None:
         X, E, half = at(S, slot * LANES), at(S, (slot + 1) * LANES), LANES // 2
         for lane in range(half):
             factor_to(X, lane, (X[half + lane], E[half + lane]), 1.0, True)
         for lane in range(half):
             put(X, lane, X[lane] + log1p(E[lane]))
             put(X, half + lane, 0.0)
-        put(X, 0, sum_of_lanes(X))
-        put(E, 0, 0.0)
 
-    return finish
+    return take
 
 
 @inline

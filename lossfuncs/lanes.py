@@ -130,7 +130,7 @@ def _each_number(context: Any, builder: Any, kind: Any, values: Any) -> list[Any
 def _taken_in(builder: Any, op: str, old: Any, x: Any) -> Any:
     """What a total becomes with x, or totals side by side."""
     if op == "add":
-        return builder.fadd(old, x)
+        return builder.fadd(old, x, flags=("contract",))  # with rows.product
     if op == "top":  # a maximum that passes over NaN
         return builder.select(builder.fcmp_ordered(">", x, old), x, old)
     # max: a NaN on either side stays

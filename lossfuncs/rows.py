@@ -47,12 +47,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 Scalar = Callable[..., Any]
-FACTORS = 16  # how many 1 + e <= 2^24 of `Logs` share a logarithm: the product of two lanes' 16, 2^768, does not overflow
+FACTORS = 16  # how many 1 + e <= 2^24 of `Logs` share a logarithm, or one more: the product of two lanes' 17, 2^816, does not overflow
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     """x if condition else y, with both evaluated: a select, not a branch."""
     return x if condition else y
+
+
+def product(x: float, y: float) -> float:
+    """x y of numbers whose product is exact, as any two of float32 and below: schedules may add it without rounding it first."""
+    return x * y
 
 
 def exp_nonpositive(x: float) -> float:
@@ -78,7 +83,7 @@ def log_cosh(x: float) -> float:
 
 
 def coshm1(x: float) -> float:
-    """cosh(x) - 1 for |x| <= 1."""
+    """cosh(x) - 1 for |x| <= 10."""
     return 2.0 * math.sinh(0.5 * x) ** 2
 
 

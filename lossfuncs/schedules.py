@@ -43,7 +43,7 @@ from .boxed import (
     take_gil,
     words,
 )
-from .fold import AHEAD, ELEMENTS, Fold, hard_or_soft
+from .fold import AHEAD, ELEMENTS, Fold, hard_or_soft, settling
 from .front import inline
 from .lanes import (
     BAD,
@@ -594,7 +594,7 @@ class Kernel:
         block = self._pointwise_block(inline(lambda u, lane: u), take_in)
         finish, around, twice = self.finish(), self.around, self.order == 2
         [sweep], count, read = self.fold.gatherings[0], self.fold.count, self.read
-        settle, settled = sweep.settle or inline(lambda S: None), sweep.finish
+        settle, settled = settling([sweep.settle] if sweep.settle else []), sweep.finish
         totals, lanes64, tail, weights = self.fold.totals, self.lanes, scratch(LANES, self.element.type), self.weights
 
         @inline
@@ -619,8 +619,8 @@ class Kernel:
                     prefetch(T, i + AHEAD)
                     prefetch(P, i + AHEAD)
                     block(S, (u, c), (into, into2), at(T, i), at(P, i), i, LANES, a)
-                    if i // LANES % FACTORS == FACTORS - 1:
-                        settle(S)
+                    if i + LANES < full:
+                        settle(S, i // LANES + 1)
                 if rest:
                     block(S, (u, c), (G, H), rest_t, rest_p, 0, rest, a)
                     for i in range(rest):

@@ -298,7 +298,7 @@ def test_storing_a_half_rounds_float64_once_to_nearest_even(kind: str) -> None:
 def fingerprints() -> dict[str, dict[str, Any]]:
     """For each function: a hash of its results, the widest register that computes, and the libm or compiler-rt functions it needs."""
     report = {}
-    of_two = ("pow", "log_of_sum", "rel_entr", "maximum", "minimum", "copysign")
+    of_two = ("pow", "product", "log_of_sum", "rel_entr", "maximum", "minimum", "copysign")
     cases: dict[str, tuple[Any, tuple[str, ...]]] = {
         f"{tier} {name}": (function, ("f8",) * (3 if name in of_two else 2))
         for tier, functions in TIERS.items()

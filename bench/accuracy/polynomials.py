@@ -31,13 +31,18 @@ def fits() -> dict[str, Fit]:
     def relative(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return lambda x: 1 / abs(function(x))
 
+    def of_log1p_of_square(z: Any) -> Any:
+        root, z = sinh_half(z), z if z > tiny else tiny
+        square = z * root**2
+        return 2 * square / ((1 + square) * mp.log1p(square) * root)
+
     tiny = mpmath.mpf(2) ** -90
     half_ln2 = mp.log(2) / 2 * (1 + mpmath.mpf(2) ** -20)  # rounding to the nearest multiple of ln2 may overshoot
     high = mp.sqrt(2) - 1
     narrow, wide = (2 * high / (high + 2)) ** 2, mpmath.mpf(4) / 9
     expm1 = off_zero(lambda r: mp.expm1(r) / r)
     log_cosh = off_zero(lambda z: mp.log(mp.cosh(mp.sqrt(z))) / z)
-    coshm1 = off_zero(lambda z: (mp.cosh(mp.sqrt(z)) - 1) / z)
+    sinh_half = off_zero(lambda z: mp.sqrt(2) * mp.sinh(mp.sqrt(z) / 2) / mp.sqrt(z))
     atanh = off_zero(lambda z: 2 * mp.atanh(mp.sqrt(z) / 2) / mp.sqrt(z))
     atanh_tail = off_zero(lambda z: (atanh(z) - 1 - z / 12) / z**2)
     square = mpmath.mpf(0.6) ** 2
@@ -49,7 +54,7 @@ def fits() -> dict[str, Fit]:
         "ATANH_WIDE": Fit(-38.5, atanh, zero, wide, relative(atanh)),
         "ATANH_RATIO": Fit(-35.5, atanh, zero, mpmath.mpf(0.16), relative(atanh)),
         "LOG_COSH": Fit(-36.4, log_cosh, zero, square, relative(log_cosh)),
-        "COSHM1": Fit(-36.8, coshm1, zero, mpmath.mpf(1), relative(coshm1)),
+        "SINH_HALF": Fit(-34.9, sinh_half, zero, mpmath.mpf(100), of_log1p_of_square),
         "LOG2": Fit(-45.0, lambda z: atanh(z) / mp.log(2), zero, narrow, relative(lambda z: atanh(z) / mp.log(2))),
         "EXP_TAIL": Fit(-59.9, off_zero(lambda r: (mp.expm1(r) - r) / r**2), -half_ln2, half_ln2, lambda r: half_ln2),
         "LOG_COSH_TAIL": Fit(-57.3, off_zero(lambda z: (log_cosh(z) - 0.5) / z), zero, square, lambda z: 2 * z + 2.0**-20),

@@ -15,10 +15,8 @@ import numpy as np
 from ..dispatch import loss
 from ..exact import CANCELLED, add_to_parts, dot, sum_of_parts, two_product, where_cancelled
 from ..options import EPS, number
-from ..rows import Careful, Rows, Sum, Top, coshm1, mean_of, where
+from ..rows import Careful, Rows, Sum, Top, coshm1, mean_of, product, where
 from ..rows import log_cosh as log_cosh_of
-
-LN2 = math.log(2.0)
 
 
 def _sign(x: float) -> Any:
@@ -187,19 +185,14 @@ def log_cosh_error_curve(t: float, p: float) -> float:
     return 4.0 * w / ((1.0 + w) * (1.0 + w))  # 1 - tanh^2, without its cancellation
 
 
-def _minus_twice_the_distance(t: float, p: float) -> float:
-    return -2.0 * abs(p - t)
-
-
-def _log_cosh_parts(t: float, p: float, e: float) -> tuple[Any, Any]:
-    # log1p(cosh e - 1), but where that grows large |e| - log 2 + log1p(exp(-2|e|))
+def _log_cosh_parts(t: float, p: float) -> tuple[Any, Any]:
+    # log1p(cosh e - 1), and from 10 on a straight line: log cosh e is that of slope 1 to 2^-32
     d = abs(p - t)
-    return where(d < 1.0, 0.0, d - LN2), where(d < 1.0, coshm1(d), e)
+    near = where(d > 10.0, 10.0, d)
+    return d - near, coshm1(near)
 
 
-LOG_COSH_ERROR = mean_of(
-    log_cosh_error, log_cosh_error_slope, log_cosh_error_curve, logs=(_log_cosh_parts,), exponent=(_minus_twice_the_distance,)
-)
+LOG_COSH_ERROR = mean_of(log_cosh_error, log_cosh_error_slope, log_cosh_error_curve, logs=(_log_cosh_parts,))
 
 
 @loss
@@ -303,7 +296,7 @@ def cosine_slope(c: Any, t: float, p: float, sign: float) -> Any:
 
 
 def _products(s: Any, t: float, p: float, sign: float) -> tuple[float, float, float]:
-    return t * t, p * p, t * p
+    return product(t, t), product(p, p), product(t, p)
 
 
 def _narrow_cancelled(s: Any, sign: float) -> Any:
