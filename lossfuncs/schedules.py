@@ -94,8 +94,7 @@ def _labels(strict: bool, long: bool) -> Any:
 
     @inline
     def each(t: Any, row: int, classes: int, ignore: int, K: Any, status: Any) -> int:
-        for lane in range(LANES):  # from now on they may change in t
-            put(K, lane, t[row + lane])
+        move(K, at(t, row))  # from now on they may change in t
         if all_below(K, classes if strict else -1, ignore):
             for lane in range(LANES):
                 put(status, lane, VALID)
