@@ -609,6 +609,8 @@ def prefetch(typing: Any, p: Any, i: Any) -> Any:
 
 
 def _transpose(tall: int, wide: int) -> Any:
+    registers = min(tall, wide)  # of 16 lanes: two or four rows of 8 or 4 elements, or of the result's, share one
+
     @intrinsic
     def transpose(typing: Any, into: Any, into_stride: Any, source: Any, source_stride: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -622,16 +624,17 @@ def _transpose(tall: int, wide: int) -> Any:
                 return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
 
             rows = [builder.load(line(source, source_stride, r, wide), align=_BYTES[element]) for r in range(tall)]
-            if wide == 4:  # two rows of four share a register
-                rows = [shuffle(rows[r], rows[r + 4], range(8)) for r in range(4)]
-            for k in (4, 2, 1)[8 // len(rows) - 1 :]:  # swap the off-diagonal k x k blocks of every 2k x 2k block
-                low = [j if not j & k else 8 + (j ^ k) for j in range(8)]
-                high = [j | k if not j & k else 8 + j for j in range(8)]
-                rows = [shuffle(rows[r], rows[r | k], low) if not r & k else shuffle(rows[r ^ k], rows[r], high) for r in range(len(rows))]
-            if tall == 4:
-                rows = [shuffle(rows[r % 4], rows[r % 4], range(r // 4 * 4, r // 4 * 4 + 4)) for r in range(8)]
-            for j, row in enumerate(rows):
-                builder.store(row, line(into, into_stride, j, tall), align=_BYTES[element])
+            while len(rows) > registers:
+                pairs = [(b * 2 * registers + r) for b in range(len(rows) // (2 * registers)) for r in range(registers)]
+                rows = [shuffle(rows[r], rows[r + registers], range(2 * rows[r].type.count)) for r in pairs]
+            for k in (4, 2, 1)[8 // registers - 1 :]:  # swap the off-diagonal k x k blocks of every 2k x 2k block
+                low = [j if not j & k else 16 + (j ^ k) for j in range(16)]
+                high = [j | k if not j & k else 16 + j for j in range(16)]
+                rows = [shuffle(rows[r], rows[r | k], low) if not r & k else shuffle(rows[r ^ k], rows[r], high) for r in range(registers)]
+            for j in range(wide):
+                part = range(j // registers * tall, (j // registers + 1) * tall)
+                x = rows[j % registers]
+                builder.store(x if tall == 16 else shuffle(x, x, part), line(into, into_stride, j, tall), align=_BYTES[element])
             return context.get_dummy_value()
 
         return types.void(into, types.intp, source, types.intp), emit
@@ -639,7 +642,7 @@ def _transpose(tall: int, wide: int) -> Any:
     return transpose
 
 
-transpose8, transpose8x4, transpose4x8 = _transpose(8, 8), _transpose(8, 4), _transpose(4, 8)
+transpose16x8, transpose16x4, transpose8x16, transpose4x16 = (_transpose(*shape) for shape in ((16, 8), (16, 4), (8, 16), (4, 16)))
 """transpose(into, into_stride, source, source_stride): into[j*into_stride + r] = source[r*source_stride + j] for 8 (or 4) rows r and
 8 (or 4) columns j: two or three rounds of swaps, no gather."""
 
