@@ -22,7 +22,7 @@ from .front import apart
 from .target import scalar
 
 LANES = 64
-EIGHTS = 24  # elements of the shortest row that is added up eight at a time
+EIGHTS = 16  # elements of the shortest row that is added up eight at a time
 WITHIN = 57  # bits, wherever they begin, are within 64 that begin with a byte
 _INDEX = ir.IntType(64)
 _BYTES = {ir.DoubleType(): 8, ir.FloatType(): 4, ir.IntType(16): 2, ir.IntType(64): 8}
@@ -662,9 +662,11 @@ def _of_rows8(combine: Callable[[Any, Any, Any], Any], whole: bool) -> Any:
         def constant(numbers: Any, bits: int = 32) -> Any:
             return ir.Constant(ir.VectorType(ir.IntType(bits), 8), list(numbers))
 
-        def at_row(r: int, j: Any, kind: Any) -> Any:
-            place = builder.gep(source, [builder.add(builder.mul(n, _INDEX(r)), j)])
-            return builder.load(builder.bitcast(place, kind.as_pointer()), align=8)
+        def rows_at(j: Any, kind: Any) -> list[Any]:
+            places = [builder.gep(source, [j])]
+            for _ in range(7):
+                places.append(builder.gep(places[-1], [n]))
+            return [builder.load(builder.bitcast(place, kind.as_pointer()), align=8) for place in places]
 
         def halved(x: list[Any], y: list[Any], k: int) -> list[Any]:
             """Of every 2k partial sums the first and the last k, of two rows side by side."""
@@ -685,16 +687,17 @@ def _of_rows8(combine: Callable[[Any, Any, Any], Any], whole: bool) -> Any:
             """Of rows r and r + 4, zeros behind the end."""
             left = builder.insert_element(constant([0] * 8, 64), builder.sub(n, j), ir.IntType(32)(0))
             counts = builder.icmp_signed("<", constant([0, 1, 2, 3] * 2, 64), builder.shuffle_vector(left, left, constant([0] * 8)))
-            rows = [builder.shuffle_vector(at_row(r, j, four), at_row(r + 4, j, four), constant(range(8))) for r in range(4)]
-            return [builder.select(counts, x, zero) for x in rows]
+            rows = rows_at(j, four)
+            pairs = [builder.shuffle_vector(*pair, constant(range(8))) for pair in zip(rows[:4], rows[4:], strict=True)]
+            return [builder.select(counts, x, zero) for x in pairs]
 
         fours = [cgutils.alloca_once(builder, eight) for _ in range(4)]
         is_long, full = builder.icmp_signed(">=", n, _INDEX(EIGHTS)), builder.and_(n, _INDEX(-8))
         with builder.if_else(is_long) as (long, short):
             with long:
-                eights = [cgutils.alloca_once_value(builder, at_row(r, _INDEX(0), eight)) for r in range(8)]
+                eights = [cgutils.alloca_once_value(builder, row) for row in rows_at(_INDEX(0), eight)]
                 with cgutils.for_range_slice(builder, _INDEX(8), full, _INDEX(8)) as (j, _):
-                    keep(eights, joined(found(eights), [at_row(r, j, eight) for r in range(8)]))
+                    keep(eights, joined(found(eights), rows_at(j, eight)))
                 rows = found(eights)
                 keep(fours, joined(*halved(rows[:4], rows[4:], 4)))
             with short:
