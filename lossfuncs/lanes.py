@@ -479,7 +479,7 @@ def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: A
 
 @intrinsic
 def move(typing: Any, into: Any, p: Any) -> Any:
-    """into[i] = p[i], 64 elements just stored from eight lanes at a time: to load what several stores wrote, a CPU waits for them."""
+    """into[i] = p[i], 64 elements, eight at a time: as lanes are stored and loaded. To load what several stores wrote, a CPU waits for them."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = args[0].type.pointee
@@ -609,7 +609,7 @@ def prefetch(typing: Any, p: Any, i: Any) -> Any:
 
 
 def _transpose(tall: int, wide: int) -> Any:
-    registers = min(tall, wide)  # of 16 lanes: two or four rows of 8 or 4 elements, or of the result's, share one
+    registers = min(tall, wide)  # of 16 lanes: two or four rows of 8 or 4 elements share one, before or after
 
     @intrinsic
     def transpose(typing: Any, into: Any, into_stride: Any, source: Any, source_stride: Any) -> Any:
@@ -625,8 +625,8 @@ def _transpose(tall: int, wide: int) -> Any:
 
             rows = [builder.load(line(source, source_stride, r, wide), align=_BYTES[element]) for r in range(tall)]
             while len(rows) > registers:
-                pairs = [(b * 2 * registers + r) for b in range(len(rows) // (2 * registers)) for r in range(registers)]
-                rows = [shuffle(rows[r], rows[r + registers], range(2 * rows[r].type.count)) for r in pairs]
+                first = [r for r in range(len(rows)) if not r & registers]
+                rows = [shuffle(rows[r], rows[r + registers], range(2 * rows[r].type.count)) for r in first]
             for k in (4, 2, 1)[8 // registers - 1 :]:  # swap the off-diagonal k x k blocks of every 2k x 2k block
                 low = [j if not j & k else 16 + (j ^ k) for j in range(16)]
                 high = [j | k if not j & k else 16 + j for j in range(16)]
@@ -643,15 +643,15 @@ def _transpose(tall: int, wide: int) -> Any:
 
 
 transpose16x8, transpose16x4, transpose8x16, transpose4x16 = (_transpose(*shape) for shape in ((16, 8), (16, 4), (8, 16), (4, 16)))
-"""transpose(into, into_stride, source, source_stride): into[j*into_stride + r] = source[r*source_stride + j] for 8 (or 4) rows r and
-8 (or 4) columns j: two or three rounds of swaps, no gather."""
+"""transpose(into, into_stride, source, source_stride): into[j*into_stride + r] = source[r*source_stride + j] for as many rows r and
+columns j: two or three rounds of swaps, no gather."""
 
 
 def _of_rows8(combine: Callable[[Any, Any, Any], Any], whole: bool) -> Any:
     """Four partial sums a row, two rows to a register, then rounds in which twice as many rows share one.
 
-    Of rows from EIGHTS elements on, eight at first. Shorter ones begin anywhere in the cache lines just written: what lies across two is
-    waited for, and four of them seldom do.
+    Of rows from EIGHTS elements on, eight at first. A load that lies across two of the cache lines just written waits for both, and four
+    elements of a shorter row seldom do.
     """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
