@@ -479,7 +479,7 @@ def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: A
 
 @intrinsic
 def move(typing: Any, into: Any, p: Any) -> Any:
-    """into[i] = p[i], 64 elements, eight at a time: as lanes are stored and loaded. To load what several stores wrote, a CPU waits for them."""
+    """into[i] = p[i], 64 elements, eight at a time, as lanes are stored: to load what several stores wrote, a CPU waits for them."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = args[0].type.pointee
