@@ -22,6 +22,7 @@ from .front import apart
 from .target import scalar
 
 LANES = 64
+EIGHTS = 16  # elements of the shortest row that is added up eight at a time
 WITHIN = 57  # bits, wherever they begin, are within 64 that begin with a byte
 _INDEX = ir.IntType(64)
 _BYTES = {ir.DoubleType(): 8, ir.FloatType(): 4, ir.IntType(16): 2, ir.IntType(64): 8}
@@ -478,7 +479,7 @@ def no_derivative(typing: Any, S: Any, W: Any, status: Any, K: Any, t: Any, p: A
 
 @intrinsic
 def move(typing: Any, into: Any, p: Any) -> Any:
-    """into[i] = p[i], 64 elements just stored from eight lanes at a time: to load what several stores wrote, a CPU waits for them."""
+    """into[i] = p[i], 64 elements, eight at a time, as lanes are stored: to load what several stores wrote, a CPU waits for them."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = args[0].type.pointee
@@ -608,6 +609,8 @@ def prefetch(typing: Any, p: Any, i: Any) -> Any:
 
 
 def _transpose(tall: int, wide: int) -> Any:
+    registers = min(tall, wide)  # of 16 lanes: two or four rows of 8 or 4 elements share one, before or after
+
     @intrinsic
     def transpose(typing: Any, into: Any, into_stride: Any, source: Any, source_stride: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -621,16 +624,17 @@ def _transpose(tall: int, wide: int) -> Any:
                 return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
 
             rows = [builder.load(line(source, source_stride, r, wide), align=_BYTES[element]) for r in range(tall)]
-            if wide == 4:  # two rows of four share a register
-                rows = [shuffle(rows[r], rows[r + 4], range(8)) for r in range(4)]
-            for k in (4, 2, 1)[8 // len(rows) - 1 :]:  # swap the off-diagonal k x k blocks of every 2k x 2k block
-                low = [j if not j & k else 8 + (j ^ k) for j in range(8)]
-                high = [j | k if not j & k else 8 + j for j in range(8)]
-                rows = [shuffle(rows[r], rows[r | k], low) if not r & k else shuffle(rows[r ^ k], rows[r], high) for r in range(len(rows))]
-            if tall == 4:
-                rows = [shuffle(rows[r % 4], rows[r % 4], range(r // 4 * 4, r // 4 * 4 + 4)) for r in range(8)]
-            for j, row in enumerate(rows):
-                builder.store(row, line(into, into_stride, j, tall), align=_BYTES[element])
+            while len(rows) > registers:
+                first = [r for r in range(len(rows)) if not r & registers]
+                rows = [shuffle(rows[r], rows[r + registers], range(2 * rows[r].type.count)) for r in first]
+            for k in (4, 2, 1)[8 // registers - 1 :]:  # swap the off-diagonal k x k blocks of every 2k x 2k block
+                low = [j if not j & k else 16 + (j ^ k) for j in range(16)]
+                high = [j | k if not j & k else 16 + j for j in range(16)]
+                rows = [shuffle(rows[r], rows[r | k], low) if not r & k else shuffle(rows[r ^ k], rows[r], high) for r in range(registers)]
+            for j in range(wide):
+                part = range(j // registers * tall, (j // registers + 1) * tall)
+                x = rows[j % registers]
+                builder.store(x if tall == 16 else shuffle(x, x, part), line(into, into_stride, j, tall), align=_BYTES[element])
             return context.get_dummy_value()
 
         return types.void(into, types.intp, source, types.intp), emit
@@ -638,46 +642,74 @@ def _transpose(tall: int, wide: int) -> Any:
     return transpose
 
 
-transpose8, transpose8x4, transpose4x8 = _transpose(8, 8), _transpose(8, 4), _transpose(4, 8)
-"""transpose(into, into_stride, source, source_stride): into[j*into_stride + r] = source[r*source_stride + j] for 8 (or 4) rows r and
-8 (or 4) columns j: two or three rounds of swaps, no gather."""
+transpose16x8, transpose16x4, transpose8x16, transpose4x16 = (_transpose(*shape) for shape in ((16, 8), (16, 4), (8, 16), (4, 16)))
+"""transpose(into, into_stride, source, source_stride): into[j*into_stride + r] = source[r*source_stride + j] for as many rows r and
+columns j: two or three rounds of swaps, no gather."""
 
 
-def _of_rows8(combine: Callable[[Any, Any, Any], Any], rounds: int) -> Any:
-    """Eight partial sums a row, then rounds in which two rows' partial sums share a register."""
+def _of_rows8(combine: Callable[[Any, Any, Any], Any], whole: bool) -> Any:
+    """Four partial sums a row, two rows to a register, then rounds in which twice as many rows share one.
+
+    Of rows from EIGHTS elements on, eight at first. A load that lies across two of the cache lines just written waits for both, and four
+    elements of a shorter row seldom do.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         into, source, n = args
-        eight = ir.VectorType(ir.DoubleType(), 8)
+        eight, four = (ir.VectorType(ir.DoubleType(), size) for size in (8, 4))
+        zero = ir.Constant(eight, [0.0] * 8)
 
         def constant(numbers: Any, bits: int = 32) -> Any:
             return ir.Constant(ir.VectorType(ir.IntType(bits), 8), list(numbers))
 
-        def eight_at(r: int, j: Any) -> Any:
-            place = builder.gep(source, [builder.add(builder.mul(n, _INDEX(r)), j)])
-            return builder.load(builder.bitcast(place, eight.as_pointer()), align=8)
+        def rows_at(j: Any, kind: Any) -> list[Any]:
+            places = [builder.gep(source, [j])]
+            for _ in range(7):
+                places.append(builder.gep(places[-1], [n]))
+            return [builder.load(builder.bitcast(place, kind.as_pointer()), align=8) for place in places]
 
-        def add(j: Any) -> None:
-            left = builder.insert_element(constant([0] * 8, 64), builder.sub(n, j), ir.IntType(32)(0))
-            counts = builder.icmp_signed("<", constant(range(8), 64), builder.shuffle_vector(left, left, constant([0] * 8)))
-            for r, place in enumerate(sums):
-                builder.store(combine(builder, builder.load(place), builder.select(counts, eight_at(r, j), zero)), place)
-
-        zero = ir.Constant(eight, [0.0] * 8)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(8)]
-        add(_INDEX(0))  # in no loop: many rows have no more than these
-        with cgutils.for_range_slice(builder, _INDEX(8), n, _INDEX(8)) as (j, _):
-            add(j)
-        partial = [builder.load(sum_) for sum_ in sums]
-        for k in (1, 2, 4):  # runs of k rows side by side; each round halves the partial sums of a row
+        def halved(x: list[Any], y: list[Any], k: int) -> list[Any]:
+            """Of every 2k partial sums the first and the last k, of two rows side by side."""
             low = [i if not i & k else 8 + (i ^ k) for i in range(8)]
-            high = [i | k for i in low]
-            pairs = zip(partial[::2], partial[1::2], strict=True)
-            halves = [tuple(builder.shuffle_vector(x, y, constant(lanes)) for lanes in (low, high)) for x, y in pairs]
-            partial = [combine(builder, *half) for half in halves] if k < 1 << rounds else list(halves[0])
-        for which, found in enumerate(partial):
+            return [[builder.shuffle_vector(*rows, constant(i | part for i in low)) for rows in zip(x, y, strict=True)] for part in (0, k)]
+
+        def joined(x: list[Any], y: list[Any]) -> list[Any]:
+            return [combine(builder, *pair) for pair in zip(x, y, strict=True)]
+
+        def found(places: list[Any]) -> list[Any]:
+            return [builder.load(place) for place in places]
+
+        def keep(places: list[Any], numbers: list[Any]) -> None:
+            for place, x in zip(places, numbers, strict=True):
+                builder.store(x, place)
+
+        def fours_at(j: Any) -> list[Any]:
+            """Of rows r and r + 4, zeros behind the end."""
+            left = builder.insert_element(constant([0] * 8, 64), builder.sub(n, j), ir.IntType(32)(0))
+            counts = builder.icmp_signed("<", constant([0, 1, 2, 3] * 2, 64), builder.shuffle_vector(left, left, constant([0] * 8)))
+            rows = rows_at(j, four)
+            pairs = [builder.shuffle_vector(*pair, constant(range(8))) for pair in zip(rows[:4], rows[4:], strict=True)]
+            return [builder.select(counts, x, zero) for x in pairs]
+
+        fours = [cgutils.alloca_once(builder, eight) for _ in range(4)]
+        is_long, full = builder.icmp_signed(">=", n, _INDEX(EIGHTS)), builder.and_(n, _INDEX(-8))
+        with builder.if_else(is_long) as (long, short):
+            with long:
+                eights = [cgutils.alloca_once_value(builder, row) for row in rows_at(_INDEX(0), eight)]
+                with cgutils.for_range_slice(builder, _INDEX(8), full, _INDEX(8)) as (j, _):
+                    keep(eights, joined(found(eights), rows_at(j, eight)))
+                rows = found(eights)
+                keep(fours, joined(*halved(rows[:4], rows[4:], 4)))
+            with short:
+                keep(fours, fours_at(_INDEX(0)))
+        with cgutils.for_range_slice(builder, builder.select(is_long, full, _INDEX(4)), n, _INDEX(4)) as (j, _):
+            keep(fours, joined(found(fours), fours_at(j)))
+        rows = found(fours)
+        rows = joined(*halved(rows[::2], rows[1::2], 1))
+        halves = halved(rows[:1], rows[1:], 2)
+        for which, [x] in enumerate([joined(*halves)] if whole else halves):
             place = builder.gep(into, [_INDEX(which * LANES)])
-            builder.store(found, builder.bitcast(place, eight.as_pointer()), align=8)
+            builder.store(x, builder.bitcast(place, eight.as_pointer()), align=8)
         return context.get_dummy_value()
 
     return emit
@@ -687,12 +719,12 @@ def _of_rows8(combine: Callable[[Any, Any, Any], Any], rounds: int) -> Any:
 def sums_of_rows8(typing: Any, into: Any, source: Any, n: Any) -> Any:
     """into[r] = sum of source[r*n ... r*n + n - 1] for 8 rows of float64, in an order that depends on n alone.
 
-    Up to 7 elements past the last row are read, and do not count.
+    Up to 3 elements past the last row are read, and do not count.
     """
-    return types.void(into, source, types.intp), _of_rows8(lambda builder, x, y: builder.fadd(x, y), 3)
+    return types.void(into, source, types.intp), _of_rows8(lambda builder, x, y: builder.fadd(x, y), True)
 
 
 @intrinsic
 def products_of_rows8(typing: Any, into: Any, source: Any, n: Any) -> Any:
     """Likewise E of the product 1 + E of all 1 + e, in two halves of a row's elements, into[r] and into[64 + r]."""
-    return types.void(into, source, types.intp), _of_rows8(lambda builder, x, y: _fma(builder, x, y, builder.fadd(x, y)), 2)
+    return types.void(into, source, types.intp), _of_rows8(lambda builder, x, y: _fma(builder, x, y, builder.fadd(x, y)), False)

@@ -67,9 +67,10 @@ from .lanes import (
     set_to,
     sum_of_lanes,
     sums_of_rows8,
-    transpose4x8,
-    transpose8,
-    transpose8x4,
+    transpose4x16,
+    transpose8x16,
+    transpose16x4,
+    transpose16x8,
     widen,
 )
 from .parts import shared
@@ -94,8 +95,7 @@ def _labels(strict: bool, long: bool) -> Any:
 
     @inline
     def each(t: Any, row: int, classes: int, ignore: int, K: Any, status: Any) -> int:
-        for lane in range(LANES):  # from now on they may change in t
-            put(K, lane, t[row + lane])
+        move(K, at(t, row))  # from now on they may change in t
         if all_below(K, classes if strict else -1, ignore):
             for lane in range(LANES):
                 put(status, lane, VALID)
@@ -142,13 +142,13 @@ def _transposed(x: Any, n: int, into: Any) -> Any:
             for r in range(LANES):
                 put(into, j * LANES + r, x[r * n + j])
         return into
-    for r in range(0, LANES, 8):
+    for r in range(0, LANES, 16):
         for j in range(0, n - 7, 8):
-            transpose8(at(into, j * LANES + r), LANES, at(x, r * n + j), n)
+            transpose16x8(at(into, j * LANES + r), LANES, at(x, r * n + j), n)
         if n % 8 > 4:
-            transpose8(at(into, (n - 8) * LANES + r), LANES, at(x, r * n + n - 8), n)
+            transpose16x8(at(into, (n - 8) * LANES + r), LANES, at(x, r * n + n - 8), n)
         elif n % 8:
-            transpose8x4(at(into, (n - 4) * LANES + r), LANES, at(x, r * n + n - 4), n)
+            transpose16x4(at(into, (n - 4) * LANES + r), LANES, at(x, r * n + n - 4), n)
     return into
 
 
@@ -160,13 +160,13 @@ def _transposed_back(into: Any, x: Any, n: int) -> None:
             for r in range(LANES):
                 put(into, r * n + j, x[j * LANES + r])
     else:
-        for r in range(0, LANES, 8):
+        for r in range(0, LANES, 16):
             for j in range(0, n - 7, 8):
-                transpose8(at(into, r * n + j), n, at(x, j * LANES + r), LANES)
+                transpose8x16(at(into, r * n + j), n, at(x, j * LANES + r), LANES)
             if n % 8 > 4:
-                transpose8(at(into, r * n + n - 8), n, at(x, (n - 8) * LANES + r), LANES)
+                transpose8x16(at(into, r * n + n - 8), n, at(x, (n - 8) * LANES + r), LANES)
             elif n % 8:
-                transpose4x8(at(into, r * n + n - 4), n, at(x, (n - 4) * LANES + r), LANES)
+                transpose4x16(at(into, r * n + n - 4), n, at(x, (n - 4) * LANES + r), LANES)
 
 
 @inline
