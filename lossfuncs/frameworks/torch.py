@@ -307,7 +307,7 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def forward(upstream: Tensor, gradient: Tensor, t: Tensor, p: Tensor, w: Tensor | None, loss: Any) -> Tensor:
         if gradient.dtype is torch.float16:
-            return _product_op(t, p, w, upstream, _of(loss).text)
+            return _product_op(t, p, w, upstream, loss if isinstance(loss, str) else loss.text)
         return _scaled(gradient, upstream, loss)
 
     @staticmethod
@@ -624,7 +624,7 @@ def _elementwise(function: Any, input: Tensor, target: Tensor, options: dict[str
     if reduction == "mean" and weight is None and input.ndim:  # the mean of the rows' means
         return _in_torch_order(function, input, target, options, None, reduction)
     w = None if weight is None else weight.expand(input.shape).reshape(-1)
-    if weight is not None and reduction == "mean" and function is not losses.binary_crossentropy:
+    if weight is not None and reduction == "mean" and function in (losses.mean_squared_error, losses.mean_absolute_error):
         reduction = "mean_with_sample_weight"
     values = _in_torch_order(function, input.reshape(-1, 1), target.reshape(-1, 1), options, w, reduction)
     return values.reshape(input.shape) if reduction == "none" else values
@@ -633,7 +633,7 @@ def _elementwise(function: Any, input: Tensor, target: Tensor, options: dict[str
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """torch.nn.functional.mse_loss: (input - target)^2; reduction "none" gives one value an element. Shapes must be equal.
 
-    With weights the mean is over their sum, as it is in torch for this, l1_loss and huber_loss.
+    With weights the mean is over their sum, as it is in torch for this and l1_loss, and for no other.
     """
     return _elementwise(losses.mean_squared_error, input, target, {}, weight, reduction)
 
