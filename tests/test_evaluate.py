@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pickle
@@ -311,7 +312,8 @@ def test_columns_of_one_name_are_not_taken_for_one_another(tmp_path: Path, suffi
     path = tmp_path / f"twice.{suffix}"
     if suffix == "csv":
         path.write_text("y,p,p\n1,0.25,0.75\n")
-        np.testing.assert_array_equal(open_rows(str(path), "y_pred", ["1", "2"]).read(1), [[0.25, 0.75]])
+        with contextlib.closing(open_rows(str(path), "y_pred", ["1", "2"])) as source:
+            np.testing.assert_array_equal(source.read(1), [[0.25, 0.75]])
     else:
         import pyarrow.parquet
 

@@ -127,7 +127,8 @@ def accuracy_score(y_true: Any, y_pred: Any, *, normalize: bool = True, sample_w
             count = int(np.count_nonzero(right))
             return count / t.size if normalize else float(count)
         if w is not False and len(w) == len(t):
-            return float(w @ right) / (float(np.sum(w)) if normalize else 1.0)
+            counted, by = (float(np.sum(x, dtype=np.float64)) for x in (w * right, w))  # in one order, so that it is never more
+            return counted / by if normalize else counted
     return float(theirs.accuracy_score(y_true, y_pred, normalize=normalize, sample_weight=sample_weight))
 
 

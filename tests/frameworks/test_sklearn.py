@@ -219,3 +219,11 @@ def test_bad_input_is_named() -> None:
 
 def test_the_readmes_example_runs(run_examples: Callable[[str], None]) -> None:
     run_examples("sklearn")
+
+
+def test_the_accuracy_of_what_is_right_is_one_whatever_the_weights() -> None:
+    rng = np.random.default_rng(0)
+    for n in (3, 40, 1001):
+        labels = rng.integers(0, 3, n)
+        for kind in ("float32", "float64"):
+            assert accuracy_score(labels, labels, sample_weight=rng.random(n).astype(kind)) == 1.0
