@@ -14,12 +14,16 @@ from ...problem import Array
 
 try:
     import keras
+    from keras.src.backend import get_keras_mask, set_keras_mask  # which know those of tracers too, that can have no attributes
 except ImportError as error:
     raise ImportError(f'Keras is not installed: pip install "lossfuncs[keras]" ({error})') from None
 
 BACKEND = keras.backend.backend()
 if BACKEND not in ("torch", "jax", "tensorflow"):
     raise ImportError(f"in Keras lossfuncs runs on the backends torch, jax and tensorflow, and this is {BACKEND}")
+
+
+mask_of, set_mask = get_keras_mask, set_keras_mask
 
 
 def delegated(*tensors: Any) -> bool:

@@ -42,7 +42,7 @@ class _Ours:
             return super().update_state(**given)  # type: ignore[misc]
         if self._theirs:
             return super().update_state(**given)  # type: ignore[misc]
-        mask = getattr(given.get("y_pred"), "_keras_mask", None)
+        mask = compute.mask_of(given.get("y_pred"))
         tensors = {name: compute.readable(x) for name, x in {**given, "mask": mask}.items() if x is not None}
         self._make_room(tensors)
         names, inner = list(tensors), self._inner
