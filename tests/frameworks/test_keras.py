@@ -145,6 +145,17 @@ def test_a_models_masks_reach_losses_and_metrics(options: dict[str, Any]) -> Non
     assert found == {"loss": pytest.approx(loss, rel=1e-5), "sparse_categorical_accuracy": pytest.approx(right, rel=1e-5)}
 
 
+if compute.BACKEND == "torch":
+
+    def test_torch_compile_leaves_metrics_alone(uncompiled: None) -> None:
+        import torch
+
+        t, p = keras.ops.convert_to_tensor(Y[:8]), keras.ops.convert_to_tensor(np.eye(10, dtype=np.float32)[Y[:8]])
+        metric = metrics.SparseCategoricalAccuracy()
+        torch.compile(lambda t, p: metric.update_state(t, p), backend="eager")(t, p)
+        assert float(torch.compile(lambda: metric.result(), backend="eager")()) == 1.0
+
+
 def metric_data(name: str) -> tuple[Any, Any]:
     rng = np.random.default_rng(5)
     p = rng.uniform(0.05, 0.95, (40, 4)).astype(np.float32)

@@ -64,6 +64,14 @@ def loss(function: Any, y_true: Any, y_pred: Any, options: dict[str, Any], sampl
     return function(y_true, y_pred, sample_weight=sample_weight, reduction=reduction, **options)
 
 
+def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; torch.compile would else read the work of NumPy in it as a program of its own."""
+    if BACKEND != "torch":
+        return function
+    untraced: Callable[..., Any] = importlib.import_module("torch").compiler.disable(function)
+    return untraced
+
+
 def callback(function: Callable[..., Array], tensors: list[Any], shape: tuple[int, ...], dtype: str) -> Any:
     """function(*arrays), of that shape and dtype, as a tensor: NumPy's work in the midst of the backend's."""
     if BACKEND == "jax":

@@ -34,6 +34,7 @@ class _Ours:
 
     _arguments: tuple[str, ...]  # of update_state
 
+    @compute.untraced
     def update_state(self: Any, *args: Any, **kwargs: Any) -> None:
         """Take in a batch; see the class of `lossfuncs.metrics`."""
         given = {**dict(zip(self._arguments, args, strict=False)), **kwargs}
@@ -57,6 +58,7 @@ class _Ours:
         bits.assign(compute.callback(update, [bits.value, *tensors.values()], tuple(bits.shape), "int32"))
         return None
 
+    @compute.untraced
     def result(self: Any) -> Any:
         """What the metric is so far, as float32 at least."""
         if self._theirs or self._bits is None or compute.delegated(self._bits.value):
