@@ -18,10 +18,14 @@ template <class T> struct absolute_error {
     DEVICE T curve(T, T) const { return T(0); }
 };
 
-template <class T> struct percentage_error {
-    DEVICE T value(T t, T p) const { return T(100) * magnitude(p - t) / maximum(magnitude(t), T(EPS)); }
-    DEVICE T slope(T t, T p) const { return T(100) * sign(p - t) / maximum(magnitude(t), T(EPS)); }
+template <class T> struct relative_error {
+    DEVICE T value(T t, T p) const { return magnitude(p - t) / maximum(magnitude(t), T(EPS)); }
+    DEVICE T slope(T t, T p) const { return T(100) * sign(p - t) / maximum(magnitude(t), T(EPS)); }  // as a percentage
     DEVICE T curve(T, T) const { return T(0); }
+};
+
+template <class T> struct percentage_error : Mean<relative_error<T>> {
+    DEVICE double value(const double* s, double n) const { return 100.0 * (s[0] / n); }
 };
 
 template <class T> struct squared_log_error {

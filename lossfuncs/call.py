@@ -37,6 +37,7 @@ class Call:
     dtype: np.dtype[Any]  # of the values and of the gradient
     reduction: str | None = None
     weights: Array | None = None  # float64, (m,)
+    exponent = 0  # the weights are those that were given, divided by 2^exponent
     valid: Array | None = None  # with ignore_class: which rows count, (m,)
     device: Any = None  # `gpu.Device` whose arrays all of them are, or None for the host
     grouped: int = 1  # how many values along the first axis are of one sample
@@ -88,15 +89,15 @@ class Call:
         """
         return None
 
+    def counted(self) -> float:
+        """How many values there are, or what they weigh where a mean is taken by weights."""
+        if self.reduction == "mean_with_sample_weight" and self.weights is not None:
+            return sum_of_weights(self.weights if self.valid is None else self.weights[self.valid])
+        return float(self.m if self.valid is None else np.count_nonzero(self.valid))
+
     def divisor(self) -> float:
         """What a total is divided by. Where weights or ignored classes leave nothing, 0 / 0 is 0; for an empty batch it is NaN."""
-        if self.reduction == "sum":
-            return 1.0
-        if self.reduction == "mean_with_sample_weight" and self.weights is not None:
-            total = sum_of_weights(self.weights if self.valid is None else self.weights[self.valid])
-        else:
-            total = float(self.m if self.valid is None else np.count_nonzero(self.valid))
-        return total if total else (math.inf if self.m else math.nan)
+        return 1.0 if self.reduction == "sum" else self.counted() or (math.inf if self.m else math.nan)
 
     def reduce(self, reduction: Any, sample_weight: Any) -> None:
         """Validate the reduction and the weights."""
@@ -113,8 +114,9 @@ class Call:
             return
         w = self.weights if self.valid is None else np.where(self.valid, self.weights, 0.0)
         if not divides(sum_of_weights(w)):
+            self.exponent = math.frexp(np.max(np.abs(w)))[1]
             with np.errstate(all="ignore"):
-                self.weights = np.ldexp(w, -math.frexp(np.max(np.abs(w)))[1])
+                self.weights = np.ldexp(w, -self.exponent)
 
     def weighted(self, values: Array) -> Any:
         """Values (m,) as the user gets them without a reduction."""
@@ -371,11 +373,12 @@ def by_sample(call: Call, backend: str) -> Array:
     """For each sample the sum of weight * value, and of the weights: (N, 2), float64."""
     values = np.empty(call.m)
     call.run(backend, Task(values=values))
-    w = np.ones(call.m) if call.weights is None else call.weights
+    w = np.ones(call.m) if call.weights is None else np.ldexp(call.weights, call.exponent)
     if call.valid is not None:
         w = np.where(call.valid, w, 0.0)
-    weighted = np.where(w != 0, values * w, 0.0)
-    return np.stack([x.reshape(call.samples, -1).sum(axis=1) for x in (weighted, w)], axis=1)
+    with np.errstate(all="ignore"):
+        weighted = np.where(w != 0, values * w, 0.0)
+        return np.stack([x.reshape(call.samples, -1).sum(axis=1) for x in (weighted, w)], axis=1)
 
 
 def _same_rows(call: Call) -> Any:

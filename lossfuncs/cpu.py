@@ -41,7 +41,7 @@ class Compiled:
     def __init__(self, name: str, function: Any, types: Any, nogil: bool = False) -> None:
         try:
             self.call = cache.compile(function, types, nogil=nogil)
-        except (errors.NumbaError, errors.UnsupportedBytecodeError) as error:  # of a user's own function: the built-in ones compile
+        except (errors.NumbaError, errors.UnsupportedBytecodeError, TypeError, AttributeError) as error:  # of a user's own function
             *_, innermost = str(error).split("Failed in nopython mode pipeline")  # the functions from the kernel down to the user's
             lines = [line.strip() for line in innermost.splitlines() if line.strip() and not line.startswith(" (step: ")]
             told = " ".join(lines[: 2 if lines[:1] and lines[0].endswith(":") else 1])

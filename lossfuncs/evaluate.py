@@ -192,6 +192,7 @@ class Evaluation:
             raise
         self.functions = functions
 
+    @np.errstate(all="ignore")
     def _resampled(self, functions: Mapping[str, Any], first: int, t: Array, p: Array, w: Any) -> dict[str, Replicates]:
         """What the batch brings to the replicates of each function."""
         found: dict[str, Replicates] = {}
@@ -237,7 +238,9 @@ class Evaluation:
             raise ValueError("there is nothing to evaluate: the data have no rows")
         found = {label: accumulator.result() for label, accumulator in self.functions.items()}
         for label, replicates in self.replicates.items():
-            found[label] = interval(found[label], replicates.results(), self.confidence)
+            with np.errstate(all="ignore"):
+                results = replicates.results()
+            found[label] = interval(found[label], results, self.confidence)
         return found
 
     def _resolved(self, t: Array, p: Array) -> dict[str, Accumulator | MetricFold]:
@@ -302,6 +305,7 @@ class Accumulator:
         self.function, self.options = function, dict(options)
         self.weight = _Sum()  # of the values, or their number
         self.totals: list[_Sum] = []  # of the values; or of the terms of the one row that all data are
+        self.exponent = 0  # weight and totals are to be multiplied by 2^exponent
         self.elements = 0  # of that row
 
     @property
@@ -338,8 +342,7 @@ class Accumulator:
 
     def take_total(self, call: Any, total: float, y_true: Array, y_pred: Array) -> None:
         """Take in the batch of a `wanted_total`."""
-        divisor = call.divisor()
-        self._add([total], 0.0 if math.isinf(divisor) else divisor)
+        self._add([total], call.counted(), call.exponent)
 
     def contributions(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
         """What each sample adds: the sums of weight * value and of the weights; or the terms and elements of the one row."""
@@ -380,21 +383,17 @@ class Accumulator:
 
     def checkpoint(self) -> Callable[[], None]:
         """A function that puts it back to what it is now."""
-        kept = self.elements, self.weight.high, self.weight.low, [(total.high, total.low) for total in self.totals]
+        kept = self.elements, self.exponent, copy.copy(self.weight), list(map(copy.copy, self.totals))
 
         def restore() -> None:
-            self.elements, self.weight.high, self.weight.low, totals = kept
-            self.totals = [_Sum(*total) for total in totals]
+            self.elements, self.exponent, self.weight, self.totals = kept
 
         return restore
 
     def merge(self, other: Accumulator) -> None:
         """Take in all that `other`, of the same function, has seen."""
         self.elements += other.elements
-        self.weight.add(other.weight.high, other.weight.low)
-        self.totals += [_Sum() for _ in other.totals[len(self.totals) :]]
-        for mine, its in zip(self.totals, other.totals, strict=False):
-            mine.add(its.high, its.low)
+        self._take(other.weight, other.totals, other.exponent)
 
     def result(self) -> float:
         """The mean so far; 0 where all weights are 0, or every class was ignored."""
@@ -432,11 +431,20 @@ class Accumulator:
             self._add([float(x[0, 0]) for x in plain.totals(problem.rows, t, p, problem.parameters)], 1.0)
         self.elements += p.size
 
-    def _add(self, totals: list[float], weight: float) -> None:
-        self.weight.add(weight)
+    def _add(self, totals: list[float], weight: float, exponent: int = 0) -> None:
+        self._take(_Sum(weight), list(map(_Sum, totals)), exponent)
+
+    def _take(self, weight: _Sum, totals: list[_Sum], exponent: int) -> None:
+        if not any(one.value for one in (self.weight, *self.totals)):
+            self.exponent = exponent
+        elif not any(one.value for one in (weight, *totals)):
+            exponent = self.exponent
         self.totals += [_Sum() for _ in totals[len(self.totals) :]]
-        for mine, total in zip(self.totals, totals, strict=True):
-            mine.add(total)
+        common = max(self.exponent, exponent)
+        for mine, its in zip((self.weight, *self.totals), (weight, *totals), strict=False):
+            mine.scale(self.exponent - common)
+            mine.add(math.ldexp(its.high, exponent - common), math.ldexp(its.low, exponent - common))
+        self.exponent = common
 
 
 class MetricFold:
@@ -541,7 +549,13 @@ class _Sum:
     def value(self) -> float:
         return self.high + self.low
 
+    def scale(self, exponent: int) -> None:
+        """Multiply by 2^exponent, exponent <= 0."""
+        if exponent:
+            self.high, self.low = math.ldexp(self.high, exponent), math.ldexp(self.low, exponent)
+
     def add(self, x: float, rest: float = 0.0) -> None:
+        """Add x + rest."""
         total = self.high + x
         if math.isfinite(total):
             large, small = (self.high, x) if abs(self.high) >= abs(x) else (x, self.high)

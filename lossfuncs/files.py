@@ -65,6 +65,7 @@ def open_rows(data: Any, name: str, columns: Sequence[str] | None = None) -> Sou
     if suffix not in SUFFIXES:
         raise ValueError(f"{path} must end in one of {', '.join(SUFFIXES)}, to say what it holds")
     columns = chosen if columns is None else columns
+    _check_regular(path)
     if os.path.isfile(path) and not os.path.getsize(path):
         raise ValueError(f"{path} is empty")
     if suffix == ".npy":
@@ -84,6 +85,7 @@ def split_columns(specification: str) -> tuple[str, list[str] | None]:
 
 def column_names(path: str) -> list[str]:
     """The columns of a .csv or .parquet file, the keys of an .npz file."""
+    _check_regular(path)
     suffix = Path(path).suffix.lower()
     if suffix == ".npz":
         with _archive(path) as archive:
@@ -95,6 +97,11 @@ def column_names(path: str) -> list[str]:
         with _parquet(path) as file:
             return list(file.schema_arrow.names)
     raise ValueError(f"{path} has no columns to choose from: that takes .csv, .parquet or .npz")
+
+
+def _check_regular(path: str) -> None:
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ValueError(f"{path} is a pipe or a device, and its rows are counted before they are read: write them to a file")
 
 
 class _Array(Source):
@@ -320,6 +327,8 @@ def _is_number(field: str) -> bool:
 def _position(path: str, names: list[str], column: str) -> int:
     """Of a column, given by its name or else by its number, counted from 0."""
     column = column.strip()
+    if names.count(column) > 1:
+        raise ValueError(f"{path} has {names.count(column)} columns {column!r}: give them names of their own")
     if column in names:
         return names.index(column)
     if column.isdecimal() and int(column) < len(names):
@@ -347,7 +356,7 @@ class _Parquet(Source):
         self.name, self._file = path, _parquet(path)
         try:
             names = list(self._file.schema_arrow.names)
-            chosen = names if columns is None else [names[_position(path, names, column)] for column in columns]
+            chosen = [names[_position(path, names, column)] for column in (names if columns is None else columns)]
             if not chosen:
                 raise ValueError(f"{path} has no columns")
             self.rows = self._file.metadata.num_rows

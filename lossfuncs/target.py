@@ -94,7 +94,7 @@ def _hint(module: Any, jump: Any, given: list[tuple[str, Any]]) -> None:
 
 def _own() -> Any:
     """The dispatcher class of our own target. An exception where Numba's insides are different."""
-    from numba.core import codegen, compiler, cpu, descriptors, imputils, sigutils, target_extension, typing
+    from numba.core import codegen, compiler, cpu, descriptors, imputils, sigutils, target_extension, targetconfig, typing
     from numba.core.compiler_lock import global_compiler_lock
     from numba.core.environment import lookup_environment
     from numba.core.runtime import rtsys
@@ -217,6 +217,14 @@ def _own() -> Any:
                 self.loaded.add("all")
                 super().load_additional_registries()
                 self.refresh()
+
+        def compile_subroutine(self, builder: Any, impl: Any, sig: Any, locals: Any = None, flags: Any = None, caching: bool = True) -> Any:
+            """Numba's would have what it writes in Python, as 1 / x^2 for x ** -2, raise where x is 0."""
+            if flags is None:
+                stack, flags = targetconfig.ConfigStack(), compiler.Flags()
+                flags.nrt = bool(stack) and stack.top().nrt
+                flags.error_model = "numpy"
+            return super().compile_subroutine(builder, impl, sig, locals or {}, flags, caching)
 
         def post_lowering(self, module: Any, library: Any) -> None:
             """Not Numba's: the runtime is linked where a kernel needs it."""

@@ -496,7 +496,7 @@ def test_a_loss_of_ones_own_with_branches_equals_its_scalar_functions(kind: str)
 
 
 WORDS = {
-    "powers": lambda t, p: math.pow(p, -3.0) + math.pow(p, 2) + p**-1.0,
+    "powers": lambda t, p: math.pow(p, -3.0) + math.pow(p, 2) + p**-1.0 + p**-2,
     "whole numbers": lambda t, p: math.floor(p) + 2.0 * math.ceil(p) - 4.0 * math.trunc(p) + math.fmod(p, 2.5),
     "several at once": lambda t, p: max(p, t, -3.0, 1) - min(0, p, t) + float(p > t),
     "a root of both signs": lambda t, p: math.cbrt(p),
@@ -529,6 +529,7 @@ def test_what_cannot_be_compiled_is_named() -> None:
         (lossfuncs.pointwise(lambda t, p: (t, p), name="pair"), r"Cannot cast UniTuple\(float64 x 2\) to float64$"),
         (lossfuncs.pointwise(lambda t, p: math.exp(t, p), name="two"), r"No implementation .* >>> DOUBLE.exp\(float64, float64\)"),
         (lossfuncs.pointwise(lambda t, p: _factorial(p), name="recursive"), "Untyped global name '_factorial'"),
+        (lossfuncs.pointwise(lambda t, p: max(t, p, key=abs), name="keyed"), r"maximum\(\) got an unexpected keyword argument 'key'"),
         (lossfuncs.pointwise(_importing, name="importing"), r"Use of unsupported opcode \(IMPORT_NAME\) found"),
     ):
         with pytest.raises(ValueError, match=f"^{loss.__name__} cannot be compiled, for its functions must be scalar maths: {reason}"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -21,6 +23,7 @@ import lossfuncs
 from lossfuncs.call import REQUIRED
 from lossfuncs.domains import draw
 from lossfuncs.evaluate import Evaluation, evaluate
+from lossfuncs.files import column_names, open_rows
 from lossfuncs.table import LOSSES, METRICS, Entry
 
 # circle has no value apart from the batch: its test is below
@@ -302,6 +305,30 @@ def test_columns_are_chosen_by_name_or_number(tmp_path: Path) -> None:
     path.write_text("y,note,a,b\n0,\"one, two\",1,2\n1,,3,5\n")
     for chosen in ("a,b", "2,3", "a, b"):
         assert evaluate(np.zeros((2, 2)), f"{path}:{chosen}", loss="mae") == {"mae": 2.75}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_columns_of_one_name_are_not_taken_for_one_another(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"twice.{suffix}"
+    if suffix == "csv":
+        path.write_text("y,p,p\n1,0.25,0.75\n")
+        with contextlib.closing(open_rows(str(path), "y_pred", ["1", "2"])) as source:
+            np.testing.assert_array_equal(source.read(1), [[0.25, 0.75]])
+    else:
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.table([[1], [0.25], [0.75]], names=["y", "p", "p"]), path)
+    with pytest.raises(ValueError, match=f"twice.{suffix} has 2 columns 'p': give them names of their own"):
+        evaluate(f"{path}:y", f"{path}:p", loss="mse")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".parquet"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"pipe{suffix}"
+    os.mkfifo(path)
+    for read in (lambda: evaluate(path, path), lambda: column_names(str(path))):
+        with pytest.raises(ValueError, match=f"pipe{suffix} is a pipe or a device, and its rows are counted before they are read"):
+            read()
 
 
 def test_large_whole_numbers_in_text_keep_their_digits(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from cases import DTYPES, ENTRIES, REQUIRED, case
 from ml_dtypes import finfo
 
 import lossfuncs
+from lossfuncs.evaluate import Evaluation
 from lossfuncs.table import Entry
 
 Array = np.ndarray[Any, Any]
@@ -162,6 +163,44 @@ def test_batches_of_tiny_weights_add_up_with_others(backend: str) -> None:
         model.update(t[begin : begin + 2], p[begin : begin + 2], np.full(2, weight))
         assert loss.sum_and_count(t, p, np.full(4, weight)) == (pytest.approx(30.0 * weight), pytest.approx(4 * weight))
     assert model.result()["loss"] == pytest.approx(12.5)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("weights", [(1e-200, 1.0), (1.0, 1e-200), (1e200, 1.0), (0.0, 1e-200), (1e-200, 0.0), (1e300, 1e300)])
+def test_batches_weigh_what_their_weights_say(weights: tuple[float, float], parts: int) -> None:
+    """Only the ratios of weights count, in a batch and between batches."""
+    first, second = ((np.zeros((2, 1)), np.full((2, 1), error), np.full(2, w)) for error, w in zip((1.0, 3.0), weights, strict=True))
+    folds = [Evaluation("mae") for _ in range(parts)]
+    folds[0].update(*first)
+    folds[-1].update(*second)
+    if parts > 1:
+        folds[0].merge(folds[1])
+    a, b = (w / max(weights) for w in weights)
+    assert folds[0].result()["mae"] == pytest.approx((a + 3.0 * b) / (a + b), rel=1e-15)
+
+
+def test_intervals_of_what_is_not_finite_are_no_warning() -> None:
+    """Warnings are errors here."""
+    for numbers in ([math.inf, 1.0], [math.nan, 1.0], [math.inf, -math.inf], [1e308, 1e308]):
+        p = np.array([numbers, numbers])
+        found = lossfuncs.evaluate(np.zeros((4, 1)), p.reshape(4, 1), loss="mae", sample_weight=[math.inf, 1.0, 1e300, 0.0], bootstrap=10)
+        assert not math.isfinite(found["mae"].value)
+
+
+def test_a_percentage_is_finite_where_its_mean_is(backend: str) -> None:
+    t, p = np.ones((1, 100)), np.zeros((1, 100))
+    p[0, :2] = 3e307, -2e306
+    assert lossfuncs.mean_absolute_percentage_error(t, p) == pytest.approx(3.2e307)
+
+
+@pytest.mark.parametrize("cpu", ["numpy", "numba"])
+@pytest.mark.parametrize("t", [math.inf, -math.inf])
+def test_an_infinite_target_brings_what_the_formula_tends_to(t: float, cpu: str) -> None:
+    p = np.array([[1.0], [-1.0], [2.0], [800.0], [-800.0]])
+    with lossfuncs.backend(cpu):
+        value, gradient = lossfuncs.value_and_grad("binary_crossentropy", np.full_like(p, t), p, from_logits=True)
+    np.testing.assert_array_equal(value, np.copysign(math.inf, -t * p[:, 0]))
+    np.testing.assert_array_equal(gradient, np.full_like(p, -t))
 
 
 def odd_logits(n: int) -> tuple[Array, Array]:

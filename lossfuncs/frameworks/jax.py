@@ -233,8 +233,10 @@ def _along_rows(loss: Bound, gradient: Any, by_p: Any) -> Any:
 
 @functools.partial(_value.defjvp, symbolic_zeros=True)
 def _(text: str, primals: Any, tangents: Any) -> Any:
-    by_p = _by_p_alone(tangents)
-    value, gradient = _value_and_gradient(text, *primals)
+    by_p, (t, p, w) = _by_p_alone(tangents), primals
+    if p.dtype == np.float16 and loss_of(text).reduced:  # which may not hold the gradient before it is multiplied by what scales the loss
+        p = p.astype(np.float32)
+    value, gradient = _value_and_gradient(text, t, p, w)
     return value, jnp.zeros_like(value) if isinstance(by_p, SymbolicZero) else _along_rows(loss_of(text), gradient, by_p)
 
 

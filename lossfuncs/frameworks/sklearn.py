@@ -127,7 +127,8 @@ def accuracy_score(y_true: Any, y_pred: Any, *, normalize: bool = True, sample_w
             count = int(np.count_nonzero(right))
             return count / t.size if normalize else float(count)
         if w is not False and len(w) == len(t):
-            return float(w @ right) / (float(np.sum(w)) if normalize else 1.0)
+            counted, by = (float(np.sum(x, dtype=np.float64)) for x in (w * right, w))  # in one order, so that it is never more
+            return counted / by if normalize else counted
     return float(theirs.accuracy_score(y_true, y_pred, normalize=normalize, sample_weight=sample_weight))
 
 
@@ -217,7 +218,8 @@ class Scorer(BaseEstimator):
             p = np.asarray(estimator.predict(X))
         elif name.lower() in ("accuracy", "acc") or entry is not None and entry.predictions == "decision":
             classes = estimator.classes_
-            t, p = (np.searchsorted(classes, x) for x in (t, estimator.predict(X)))
+            (t, known), (p, _) = (_places(classes, x) for x in (t, estimator.predict(X)))
+            t = np.where(known, t, -1)
             function, name = metrics.accuracy, "accuracy"
         else:
             t, p = self._of_classes(estimator, X, t, entry, function)
@@ -235,24 +237,39 @@ class Scorer(BaseEstimator):
             value = float(found)
         return -value if falls else value
 
-    def _of_classes(self, estimator: Any, X: Any, t: Array, entry: Any, function: Any) -> tuple[Array, Array]:
-        """Labels as the metric wants them, and probabilities; decision values where only their order counts, or where they are logits."""
+    def _of_classes(self, estimator: Any, X: Any, y: Array, entry: Any, function: Any) -> tuple[Array, Array]:
+        """Labels as the metric wants them, and probabilities; decision values where only their order counts, or where they are wanted."""
         options, classes = self.options or {}, estimator.classes_
+        if isinstance(classes, list):
+            raise ValueError(f"{type(estimator).__name__} has classes for each of {len(classes)} outputs: score the outputs one by one")
         ordered = bool(options.get("from_logits") or options.get("exact")) or entry is not None and entry.predictions in ("scores", "real")
         wanted = ("predict_proba", "decision_function") if ordered else ("predict_proba",)
         if options.get("from_logits"):
             wanted = ("decision_function",)
+        elif getattr(entry, "targets", None) == "sign":  # margins, which probabilities are not
+            wanted = ("decision_function", "predict_proba")
         method = next((name for name in wanted if hasattr(estimator, name)), None)
         if method is None:
             raise ValueError(f"{_described(self.metric)[1]} needs {' or '.join(wanted)}, which {type(estimator).__name__} has not")
         p = np.asarray(getattr(estimator, method)(X))
-        t = np.searchsorted(classes, t)
+        if y.ndim == 2 and y.shape == p.shape and len(classes) == y.shape[1]:  # several labels a sample, each of which is there or not
+            return y, p
+        t, known = _places(classes, y)
+        if not known.all():
+            raise ValueError(f"y holds {shown(y[~known][0])}, which is none of the classes that {type(estimator).__name__} knows")
         targets = "index" if isinstance(function, str) else getattr(entry, "targets", None)
         if targets == "index":
             return t, p
         if len(classes) == 2 and targets != "one-hot":
             return t.astype(np.float64), p[:, 1] if p.ndim == 2 else p
         return np.eye(len(classes))[t], p
+
+
+def _places(classes: Any, labels: Any) -> tuple[Array, Array]:
+    """Where labels stand among classes, which are sorted, and whether they are there."""
+    classes, labels = np.asarray(classes), np.asarray(labels)
+    found = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    return found, np.asarray(classes[found] == labels)
 
 
 _OWN = {"log_loss": ("", "log_loss", True), "top_k_accuracy": ("", "top_k_accuracy", False)}  # as `described` has others

@@ -120,7 +120,7 @@ def _tensor(value: Any, y_pred: Tensor, reduced: bool) -> Tensor:
 def _check(y_true: Any, y_pred: Tensor, sample_weight: Any, upstream: Any = None, out: Any = None) -> None:
     for name, x in (("y_true", y_true), ("sample_weight", sample_weight), ("upstream", upstream), ("out", out)):
         if isinstance(x, Tensor):
-            if x.requires_grad and name in ("y_true", "sample_weight"):
+            if x.requires_grad and name in ("y_true", "sample_weight") and torch.is_grad_enabled():
                 raise ValueError(f"{name} requires a gradient, but losses have one by y_pred alone; pass it with .detach()")
             if x.device != y_pred.device:
                 raise ValueError(f"{name} is on {x.device}, but y_pred is on {y_pred.device}")
@@ -262,6 +262,7 @@ def _upstream_axes(loss: Bound | str, rank: int) -> tuple[int, ...]:
 
 
 def _scaled(gradient: Tensor, upstream: Tensor, loss: Bound | str) -> Tensor:
+    """upstream * gradient; not for float16, which holds neither the upstream that scales a loss nor the gradient that it is to save."""
     upstream = upstream.to(gradient.dtype)
     for axis in _upstream_axes(loss, gradient.ndim):
         upstream = upstream.unsqueeze(axis)
@@ -305,6 +306,8 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def forward(upstream: Tensor, gradient: Tensor, t: Tensor, p: Tensor, w: Tensor | None, loss: Any) -> Tensor:
+        if gradient.dtype is torch.float16:
+            return _product_op(t, p, w, upstream, loss if isinstance(loss, str) else loss.text)
         return _scaled(gradient, upstream, loss)
 
     @staticmethod
@@ -340,9 +343,10 @@ class _Direct(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Any:
         if torch.is_grad_enabled():
             return _Gradient.apply(upstream, *ctx.saved_tensors, ctx.loss), None, None, None
-        gradient = ctx.saved_tensors[0]
+        gradient, t, p, w = ctx.saved_tensors
         if not ctx.loss.reduced or upstream.item() != 1.0:  # a pass over memory that is mostly saved
-            gradient = _scaled(gradient, upstream, ctx.loss)
+            half = gradient.dtype is torch.float16
+            gradient = _product(ctx.loss, t, p, w, upstream) if half else _scaled(gradient, upstream, ctx.loss)
         return gradient, None, None, None
 
 
@@ -463,9 +467,10 @@ def call(function: Any, y_true: Any, y_pred: Tensor, options: dict[str, Any], sa
     if torch.compiler.is_compiling() or _transformed():
         return _call_traced(function, y_true, y_pred, options, sample_weight, reduction)
     loss = bind(function, options, reduction)
+    if torch.is_grad_enabled():
+        _check(y_true, y_pred, sample_weight)
     if not (torch.is_grad_enabled() and y_pred.requires_grad and loss.has_gradient):
         return _value(loss, y_true, y_pred, sample_weight)
-    _check(y_true, y_pred, sample_weight)
     if not loss.reduced:
         y_true, y_pred = _aligned(loss.entry, y_true, y_pred, sample_weight)
     node = _Later if loss.coupled or _gpu(y_pred) is not None else _Direct
@@ -619,7 +624,7 @@ def _elementwise(function: Any, input: Tensor, target: Tensor, options: dict[str
     if reduction == "mean" and weight is None and input.ndim:  # the mean of the rows' means
         return _in_torch_order(function, input, target, options, None, reduction)
     w = None if weight is None else weight.expand(input.shape).reshape(-1)
-    if weight is not None and reduction == "mean" and function is not losses.binary_crossentropy:
+    if weight is not None and reduction == "mean" and function in (losses.mean_squared_error, losses.mean_absolute_error):
         reduction = "mean_with_sample_weight"
     values = _in_torch_order(function, input.reshape(-1, 1), target.reshape(-1, 1), options, w, reduction)
     return values.reshape(input.shape) if reduction == "none" else values
@@ -628,7 +633,7 @@ def _elementwise(function: Any, input: Tensor, target: Tensor, options: dict[str
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """torch.nn.functional.mse_loss: (input - target)^2; reduction "none" gives one value an element. Shapes must be equal.
 
-    With weights the mean is over their sum, as it is in torch for this, l1_loss and huber_loss.
+    With weights the mean is over their sum, as it is in torch for this and l1_loss, and for no other.
     """
     return _elementwise(losses.mean_squared_error, input, target, {}, weight, reduction)
 
@@ -664,7 +669,8 @@ def cross_entropy(
 ) -> Tensor:
     """torch.nn.functional.cross_entropy of logits (C,), (N, C) or (N, C, d1, ...) and class numbers, or probabilities of input's shape.
 
-    weight is one number a class. A class number out of range that is not ignore_index is a ValueError.
+    weight is one number a class. A class number out of range that is not ignore_index is a ValueError; where all are ignored the mean is
+    0, which is NaN in torch.
     """
     axis = 0 if input.ndim == 1 else 1 if input.ndim > 2 else -1
     options: dict[str, Any] = {"from_logits": True, "axis": axis}
@@ -674,6 +680,8 @@ def cross_entropy(
             label_smoothing = 0.0
         options["label_smoothing"] = float(label_smoothing)
         return _in_torch_order(losses.categorical_crossentropy, input, target, options, None, reduction)
+    if weight is not None or label_smoothing:
+        target = target.long()  # torch takes uint8 for a mask where it looks weights up, and one_hot takes nothing else
     if not label_smoothing:
         known = not (torch.compiler.is_compiling() or _transformed() or _gpu(target))
         if not known or (_array("target", target) == ignore_index).any():  # without ignored ones there is a shorter way

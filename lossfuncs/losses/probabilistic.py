@@ -52,7 +52,7 @@ def binary_crossentropy(
     """
     t = y_true * (1.0 - label_smoothing) + label_smoothing / 2.0
     if from_logits:
-        costs = _brought(t, np.logaddexp(0.0, -y_pred)) + _brought(1.0 - t, np.logaddexp(0.0, y_pred))
+        costs = _brought(np.where(y_pred < 0.0, t, 1.0 - t), np.abs(y_pred)) + np.log1p(np.exp(-np.abs(y_pred)))
     else:
         q = np.clip(y_pred, EPS, TOP)
         costs = -(t * np.log(q) + (1.0 - t) * np.log1p(-q))
@@ -117,10 +117,7 @@ def _binary_cost_from_logit_parts(t: float, x: float, e: float) -> tuple[Any, fl
 
 def _both_sigmoids(x: float) -> tuple[Any, Any]:
     """sigmoid(x) and 1 - sigmoid(x), each to its last digits."""
-    return _both_sigmoids_of(x, exp_nonpositive(-abs(x)))
-
-
-def _both_sigmoids_of(x: float, e: float) -> tuple[Any, Any]:
+    e = exp_nonpositive(-abs(x))
     larger = 1.0 / (1.0 + e)
     smaller = e * larger
     return where(x < 0.0, smaller, larger), where(x < 0.0, larger, smaller)
@@ -131,8 +128,9 @@ def _binary_cost_from_logit_slope(t: float, p: float) -> Any:
 
 
 def _binary_cost_from_logit_slope_of(t: float, p: float, e: float) -> Any:
-    x, y = _both_sigmoids_of(p, e)
-    return (1.0 - t) * x - t * y
+    # q - t, by the smaller of q and 1 - q, which has all its digits
+    smaller = e / (1.0 + e)
+    return where(p < 0.0, smaller - t, (1.0 - t) - smaller)
 
 
 def _binary_cost_from_logit_curve(t: float, p: float) -> Any:

@@ -82,15 +82,21 @@ def mean_absolute_percentage_error(y_true: Any, y_pred: Any, *, sample_weight: A
     return 100.0 * np.mean(np.abs(y_pred - y_true) / np.maximum(np.abs(y_true), EPS), axis=-1)
 
 
-def percentage_error(t: float, p: float) -> float:
-    return 100.0 * (abs(p - t) / max(abs(t), EPS))
+def relative_error(t: float, p: float) -> float:
+    return abs(p - t) / max(abs(t), EPS)
+
+
+def percentage(s: Any, n: float) -> Any:
+    return 100.0 * (s[0] / n)
 
 
 def percentage_error_slope(t: float, p: float) -> Any:
     return 100.0 * _sign(p - t) / max(abs(t), EPS)
 
 
-PERCENTAGE_ERROR = mean_of(percentage_error, percentage_error_slope, _zero)
+PERCENTAGE_ERROR = mean_of(relative_error, percentage_error_slope, _zero)._replace(
+    name="percentage_error", value=percentage, cuda="percentage_error<T>"
+)
 
 
 @loss

@@ -172,6 +172,15 @@ def test_half_data() -> None:
         assert jax.jit(lossfuncs.huber)(T[0].astype(dtype), P[0].astype(dtype)).dtype == dtype
 
 
+def test_a_scaled_loss_saves_the_gradient_of_float16() -> None:
+    rng = np.random.default_rng(0)
+    t, p = (jnp.asarray(rng.random((500, 400)), jnp.float16) for _ in "tp")
+    found = jax.jit(jax.grad(lambda p: lossfuncs.mean_squared_error(t, p, reduction="mean") * 2.0**20))(p)
+    wanted = 2.0 * (np.asarray(p, np.float64) - np.asarray(t, np.float64)) * 2.0**20 / p.size
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(np.asarray(found, np.float64), wanted, rtol=1e-3, atol=1e-6)
+
+
 def test_arrays_outside_of_transformations() -> None:
     value, gradient = lossfuncs.value_and_grad("mse", T[0], P[0])
     assert isinstance(value, jax.Array) and isinstance(gradient, jax.Array)

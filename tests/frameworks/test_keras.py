@@ -129,6 +129,33 @@ def test_masked_samples_and_ignored_classes_leave_the_mean() -> None:
         assert float(losses.SparseCategoricalCrossentropy(**options)(y_true, p)) == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"ignore_class": 2}])
+def test_a_models_masks_reach_losses_and_metrics(options: dict[str, Any]) -> None:
+    """Inside of what the backend compiles as well, where a tensor may be one that can have no attribute."""
+    rng = np.random.default_rng(0)
+    steps, labels = rng.integers(0, 5, (8, 6)), rng.integers(0, 3, (8, 6))
+    inputs = keras.layers.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Embedding(5, 4, mask_zero=True)(inputs)))
+    options = {"from_logits": True, **options}
+    model.compile("sgd", loss=losses.SparseCategoricalCrossentropy(**options), metrics=[metrics.SparseCategoricalAccuracy()])
+    found = model.evaluate(steps, labels, batch_size=8, verbose=0, return_dict=True)
+    p = keras.ops.convert_to_numpy(model(steps))
+    loss = lossfuncs.losses.SparseCategoricalCrossentropy(**options)(labels, p, mask=steps != 0)
+    right = (np.argmax(p, axis=-1) == labels)[steps != 0].mean()
+    assert found == {"loss": pytest.approx(loss, rel=1e-5), "sparse_categorical_accuracy": pytest.approx(right, rel=1e-5)}
+
+
+if compute.BACKEND == "torch":
+
+    def test_torch_compile_leaves_metrics_alone(uncompiled: None) -> None:
+        import torch
+
+        t, p = keras.ops.convert_to_tensor(Y[:8]), keras.ops.convert_to_tensor(np.eye(10, dtype=np.float32)[Y[:8]])
+        metric = metrics.SparseCategoricalAccuracy()
+        torch.compile(lambda t, p: metric.update_state(t, p), backend="eager")(t, p)
+        assert float(torch.compile(lambda: metric.result(), backend="eager")()) == 1.0
+
+
 def metric_data(name: str) -> tuple[Any, Any]:
     rng = np.random.default_rng(5)
     p = rng.uniform(0.05, 0.95, (40, 4)).astype(np.float32)

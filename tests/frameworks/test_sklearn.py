@@ -15,6 +15,8 @@ from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -219,3 +221,38 @@ def test_bad_input_is_named() -> None:
 
 def test_the_readmes_example_runs(run_examples: Callable[[str], None]) -> None:
     run_examples("sklearn")
+
+
+def test_the_accuracy_of_what_is_right_is_one_whatever_the_weights() -> None:
+    rng = np.random.default_rng(0)
+    for n in (3, 40, 1001):
+        labels = rng.integers(0, 3, n)
+        for kind in ("float32", "float64"):
+            assert accuracy_score(labels, labels, sample_weight=rng.random(n).astype(kind)) == 1.0
+
+
+def test_labels_that_an_estimator_has_not_seen_are_no_others() -> None:
+    """Their place among the sorted classes is that of another."""
+    X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    model = LogisticRegression().fit(X, ["a", "a", "c", "c"])
+    assert make_scorer("accuracy")(model, X, ["a", "a", "b", "b"]) == 0.5
+    for metric in ("sparse_categorical_crossentropy", "binary_crossentropy", "AUC"):
+        for unseen in ("b", "z"):
+            with pytest.raises(ValueError, match=f"^y holds .*'{unseen}'.*, which is none of the classes that LogisticRegression knows$"):
+                make_scorer(metric)(model, X, ["a", "a", "c", unseen])
+
+
+def test_hinge_losses_are_of_margins() -> None:
+    X, y = datasets.load_breast_cancer(return_X_y=True)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    assert make_scorer("hinge")(model, X, y) == pytest.approx(-metrics.hinge_loss(y, model.decision_function(X)))
+
+
+def test_several_labels_a_sample_are_scored_each_and_several_outputs_refused() -> None:
+    X, y = datasets.load_iris(return_X_y=True)
+    labels = np.stack([y > 0, y > 1, X[:, 0] > 5.8], axis=1).astype(int)
+    model = OneVsRestClassifier(LogisticRegression()).fit(X, labels)
+    wanted = np.mean([metrics.log_loss(labels[:, i], model.predict_proba(X)[:, i]) for i in range(3)])
+    assert make_scorer("binary_crossentropy")(model, X, labels) == pytest.approx(-wanted)
+    with pytest.raises(ValueError, match="^MultiOutputClassifier has classes for each of 3 outputs: score the outputs one by one$"):
+        make_scorer("binary_crossentropy")(MultiOutputClassifier(LogisticRegression()).fit(X, labels), X, labels)

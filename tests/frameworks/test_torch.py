@@ -265,7 +265,8 @@ def test_an_in_place_gradient_is_not_written_to_a_leaf_that_needs_it() -> None:
 
 
 WEIGHT = torch.tensor([0.5, 1.0, 2.0, 0.0, 3.0, 1.5], dtype=torch.float64)
-REAL = [("mse_loss", {}), ("mse_loss", {"weight": WEIGHT}), ("l1_loss", {}), ("huber_loss", {"delta": 0.7}),
+REAL = [("mse_loss", {}), ("mse_loss", {"weight": WEIGHT}), ("l1_loss", {}), ("l1_loss", {"weight": WEIGHT}),
+        ("huber_loss", {"delta": 0.7}), ("huber_loss", {"weight": WEIGHT}),
         ("binary_cross_entropy", {}), ("binary_cross_entropy_with_logits", {}),
         ("binary_cross_entropy_with_logits", {"weight": WEIGHT})]  # fmt: skip
 CLASSES = [{}, {"weight": WEIGHT}, {"ignore_index": 3}, {"weight": WEIGHT, "ignore_index": 1}, {"label_smoothing": 0.2},
@@ -302,6 +303,32 @@ def test_cross_entropy_is_torchs(options: dict[str, Any], reduction: str) -> Non
         check_as_torch("cross_entropy", p, labels, {**options, "reduction": reduction})
         if "ignore_index" not in options:
             check_as_torch("cross_entropy", p, torch.softmax(torch.randn_like(p), axis), {**options, "reduction": reduction})
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@pytest.mark.parametrize("options", [{"weight": WEIGHT}, {"label_smoothing": 0.2}], ids=lambda options: "-".join(options))
+def test_cross_entropy_takes_class_numbers_of_any_type(options: dict[str, Any], kind: torch.dtype) -> None:
+    """Of uint8 torch itself would take as many as there are weights for a mask."""
+    p, labels = torch.randn(6, 6, dtype=torch.float64), torch.arange(1, 7) % 6
+    torch.testing.assert_close(lt.cross_entropy(p, labels.to(kind), **options), F.cross_entropy(p, labels, **options))
+
+
+def _own_mse(p: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return lt.mean_squared_error(p, t)
+
+
+@pytest.mark.parametrize("how", ["eager", "graph", "func", "compiled"])
+def test_a_scaled_loss_saves_the_gradient_of_float16(how: str, uncompiled: None) -> None:
+    """As torch.amp.GradScaler has it: the gradient alone and the scale alone are out of float16's range, but not their product."""
+    p, t, scale = torch.rand(500, 400), torch.rand(500, 400), 1 << 20
+    half, target = p.half().requires_grad_(), t.half()
+    wanted = 2.0 * (half.detach().double() - target.double()) * scale / p.numel()
+    if how == "func":
+        found = torch.func.grad(lambda x: _own_mse(x, target) * scale)(half.detach())
+    else:
+        loss = torch.compile(_own_mse, backend="aot_eager", fullgraph=True) if how == "compiled" else _own_mse
+        (found,) = torch.autograd.grad(loss(half, target) * scale, half, create_graph=how == "graph")
+    torch.testing.assert_close(found.detach().double(), wanted, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["MSELoss", "L1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss"])
@@ -370,6 +397,7 @@ def test_a_users_own_loss_is_differentiable_and_compiles() -> None:
         (lambda p, t: lt.huber(p, t[:3]), ValueError, r"target and input must have the same shape, got \(3, 5\) and \(4, 5\)"),
         (lambda p, t: lt.huber(p.detach().numpy(), t), TypeError, "input must be a tensor, got ndarray"),
         (lambda p, t: lt.huber(p, p * 2), ValueError, "target requires a gradient, but losses have one by input alone"),
+        (lambda p, t: lt.huber(p.detach(), p), ValueError, "target requires a gradient, but losses have one by input alone"),
         (lambda p, t: lt.huber(p, t, sample_weight=p[:, 0] * 2), ValueError, "sample_weight requires a gradient"),
         (lambda p, t: lt.huber(p, t.to("meta")), ValueError, "target is on meta, but input is on cpu"),
         (lambda p, t: lt.huber(p.detach().to("meta"), t.to("meta")), TypeError, "it is on meta, and only tensors on the CPU"),

@@ -14,12 +14,16 @@ from ...problem import Array
 
 try:
     import keras
+    from keras.src.backend import get_keras_mask, set_keras_mask  # which know those of tracers too, that can have no attributes
 except ImportError as error:
     raise ImportError(f'Keras is not installed: pip install "lossfuncs[keras]" ({error})') from None
 
 BACKEND = keras.backend.backend()
 if BACKEND not in ("torch", "jax", "tensorflow"):
     raise ImportError(f"in Keras lossfuncs runs on the backends torch, jax and tensorflow, and this is {BACKEND}")
+
+
+mask_of, set_mask = get_keras_mask, set_keras_mask
 
 
 def delegated(*tensors: Any) -> bool:
@@ -58,6 +62,14 @@ def loss(function: Any, y_true: Any, y_pred: Any, options: dict[str, Any], sampl
 
         return tensorflow.call(function, y_true, y_pred, options, sample_weight, reduction)
     return function(y_true, y_pred, sample_weight=sample_weight, reduction=reduction, **options)
+
+
+def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; torch.compile would else read the work of NumPy in it as a program of its own."""
+    if BACKEND != "torch":
+        return function
+    untraced: Callable[..., Any] = importlib.import_module("torch").compiler.disable(function)
+    return untraced
 
 
 def callback(function: Callable[..., Array], tensors: list[Any], shape: tuple[int, ...], dtype: str) -> Any:

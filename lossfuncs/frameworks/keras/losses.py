@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 from typing import Any
@@ -35,8 +34,7 @@ def make_function(theirs: Any, ours: Any, package: str) -> Any:
         elif given.get("ignore_class") is not None:
             counted = keras.ops.reshape(t, keras.ops.shape(values)) != given["ignore_class"]
         if counted is not None:
-            with contextlib.suppress(AttributeError):
-                values._keras_mask = counted  # which is how Keras' reductions know
+            compute.set_mask(values, counted)  # which is how Keras' reductions know
         return values
 
     function.__doc__ = f"`lossfuncs.{ours.__name__}` on tensors, in place of Keras'."
@@ -53,7 +51,7 @@ class _Ours:
     _function: Any  # of lossfuncs
 
     def __call__(self: Any, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        if getattr(y_pred, "_keras_mask", None) is not None or compute.delegated(y_true, y_pred, sample_weight):
+        if compute.mask_of(y_pred) is not None or compute.delegated(y_true, y_pred, sample_weight):
             return super().__call__(y_true, y_pred, sample_weight)  # type: ignore[misc]
         with keras.name_scope(self.name):
             t, p = keras.ops.convert_to_tensor(y_true), keras.ops.convert_to_tensor(y_pred, self.dtype)

@@ -34,6 +34,7 @@ class _Ours:
 
     _arguments: tuple[str, ...]  # of update_state
 
+    @compute.untraced
     def update_state(self: Any, *args: Any, **kwargs: Any) -> None:
         """Take in a batch; see the class of `lossfuncs.metrics`."""
         given = {**dict(zip(self._arguments, args, strict=False)), **kwargs}
@@ -42,7 +43,7 @@ class _Ours:
             return super().update_state(**given)  # type: ignore[misc]
         if self._theirs:
             return super().update_state(**given)  # type: ignore[misc]
-        mask = getattr(given.get("y_pred"), "_keras_mask", None)
+        mask = compute.mask_of(given.get("y_pred"))
         tensors = {name: compute.readable(x) for name, x in {**given, "mask": mask}.items() if x is not None}
         self._make_room(tensors)
         names, inner = list(tensors), self._inner
@@ -57,6 +58,7 @@ class _Ours:
         bits.assign(compute.callback(update, [bits.value, *tensors.values()], tuple(bits.shape), "int32"))
         return None
 
+    @compute.untraced
     def result(self: Any) -> Any:
         """What the metric is so far, as float32 at least."""
         if self._theirs or self._bits is None or compute.delegated(self._bits.value):
