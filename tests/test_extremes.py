@@ -284,3 +284,11 @@ def test_the_first_largest_target_is_the_label_whatever_else_stands_in_the_row(n
     p[np.arange(len(t)), wanted] = 1
     with lossfuncs.backend("numba"):
         np.testing.assert_array_equal(lossfuncs.metrics.categorical_accuracy(t, p), 1.0)
+
+
+@pytest.mark.parametrize("n", [3, 129])
+def test_log_cosh_goes_over_into_its_straight_line(n: int) -> None:
+    e = np.array([9.0, np.nextafter(10, 0), 10.0, np.nextafter(10, 11), 10.5, 12.0, 20.0, 1e4, 1e30], np.float32)
+    exact = np.logaddexp(e.astype(np.float64), -e.astype(np.float64)) - math.log(2.0)
+    found = lossfuncs.log_cosh(np.zeros((len(e), n), np.float32), np.repeat(e[:, None], n, axis=1))
+    np.testing.assert_array_equal(found, exact.astype(np.float32))

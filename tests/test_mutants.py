@@ -49,6 +49,8 @@ MUTANTS = {
     "a derivative negated": Mutant("schedules.py", "store(slope(c, y, x, *a) * u)", "store(-slope(c, y, x, *a) * u)", "pointwise"),
     "a pointwise tail left out": Mutant("schedules.py", "rest_p, 0, rest, a)", "rest_p, 0, 0, a)", "pointwise"),
     "the last element of a long row left out": Mutant("fold.py", "full, n % LANES, a)", "full, n % LANES - 1, a)", "smoothed"),
+    "logarithms of products left to a row's end": Mutant("fold.py", "(j % FACTORS == 0) & (j > 0)", "j < 0", "mistakes"),
+    "a product kept beside its logarithm": Mutant("fold.py", "_call_then(take, _start(slot + 1, 0.0))", "take", "mistakes"),
     "lanes combined wrongly": Mutant("lanes.py", "for k in (0, half)]", "for k in (0, half - 1)]", "long"),
     "an equal largest counted twice": Mutant("fold.py", "S[(slot + 2) * LANES + lane] - 1.0)", "S[(slot + 2) * LANES + lane])", "smoothed"),
     "a label far below the largest": Mutant("fold.py", "LIMIT = 2.0**864", "LIMIT = math.inf", "far"),
@@ -164,6 +166,14 @@ def far() -> None:
         np.testing.assert_array_equal(lossfuncs.sparse_categorical_crossentropy(np.zeros(3, np.int64), p, from_logits=True), 1000.0)
 
 
+def mistakes() -> None:
+    """Of rows of certain mistakes, 1e7 to a factor."""
+    for n in (64, 1024, 1087, 1088, 2111, 4160):
+        t, p = np.zeros((3, n), np.float32), np.ones((3, n), np.float32)
+        for values in (lossfuncs.binary_crossentropy(t, p), lossfuncs.value_and_grad("binary_crossentropy", t, p)[0]):
+            np.testing.assert_allclose(values, -np.log(1e-7), rtol=1e-6)
+
+
 WEIGHTS = {"sample_weight": np.arange(70.0), "reduction": "mean"}
 CHECKS = {
     "short": lambda: compare("loss", "categorical_crossentropy", [(70, 9), (70, 15), (9, 16), (3, 64)], True, 0, from_logits=True),
@@ -173,6 +183,7 @@ CHECKS = {
     "one label": lambda: compare("loss", "sparse_categorical_crossentropy", [(5, 129)], True, 1, from_logits=True),
     "one of few labels": lambda: compare("loss", "sparse_categorical_crossentropy", [(70, 9)], True, 1, from_logits=True),
     "far": far,
+    "mistakes": mistakes,
     "pointwise": lambda: compare("loss", "log_cosh", [(70, 9), (5, 129), (3, 200)], True),
     "products": lambda: compare("loss", "binary_crossentropy", [(70, 9), (3, 40), (3, 2100)], True, from_logits=True),
     "soft": lambda: compare("loss", "binary_crossentropy", [(70, 9)], False, 2),

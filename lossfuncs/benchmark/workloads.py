@@ -16,7 +16,7 @@ from ..derivatives import value_and_grad
 from ..dispatch import backend
 from ..domains import draw
 from ..problem import STRUCTURAL
-from ..rows import FACTORS, bind, exp_nonpositive, log_cosh, sigmoid, softplus
+from ..rows import FACTORS, bind, coshm1, exp_nonpositive, log_cosh, sigmoid, softplus
 from ..table import LOSSES, METRICS, Entry
 from . import machine
 
@@ -272,7 +272,7 @@ def elementary_functions(workload: Workload) -> float | None:
     names = ("exp", "log", "log1p", "expm1", "tanh", "pow", "sqrt", "log2", "exp2")
     replaced: dict[Any, Any] = {getattr(math, name): counted(getattr(math, name)) for name in names if name != "sqrt"}
     replaced |= {exp_nonpositive: counted(exp_nonpositive), sigmoid: counted(sigmoid), softplus: counted(softplus, 2),
-                 log_cosh: counted(log_cosh, 2)}  # fmt: skip
+                 log_cosh: counted(log_cosh, 2), coshm1: counted(coshm1)}  # fmt: skip
     n = workload.shape[-1]
     rows, parameters = plan(entry, n, _maths_options(entry, workload.options))
     labelled = entry.targets == "index"

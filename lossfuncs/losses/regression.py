@@ -192,7 +192,7 @@ def log_cosh_error_curve(t: float, p: float) -> float:
 
 
 def _log_cosh_parts(t: float, p: float) -> tuple[Any, Any]:
-    # log1p(cosh e - 1), and from 10 on a straight line: log cosh e is that of slope 1 to 2^-32
+    # log1p(cosh e - 1), and from 10 on a straight line of slope 1: what that leaves out, exp(-20), is below 2^-32 of it
     d = abs(p - t)
     near = where(d > 10.0, 10.0, d)
     return d - near, coshm1(near)
