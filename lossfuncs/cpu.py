@@ -17,7 +17,7 @@ import numpy as np
 from numba.core import errors
 
 from . import cache, plain, threads
-from .boxed import LONG, OTHER, PARTS, SCALE, SMALL, TEAM, Kind, frame
+from .boxed import LONG, OTHER, PARTS, SCALE, TEAM, Kind, frame
 from .fold import KEPT
 from .problem import NO_CLASS, Array, BadLabel, Problem, Task, divides, give, is_flat, sum_of_weights, take
 from .problem import exact_sum as _exact_sum
@@ -25,7 +25,6 @@ from .rows import Pass, Rows
 from .schedules import SHORT, SIGNATURE, Kernel, piece_signature
 
 CHUNK = 1 << 15  # elements that are computed together: 128 KB of float32, an eighth of an L2 cache
-SHARE = 1 << 10  # the same where nothing is added up by chunks: what a thread waits for the last of another is a fraction of a microsecond
 GROUP = 1024  # elements of the longest row beside which the work on its totals counts
 LONGEST = 1 << 18  # a longer row is cut up for the threads
 CUT = 4096  # a pointwise loss may be cut into rows of this length
@@ -119,7 +118,7 @@ def shortcut(
         return None
     kernel = _rows_kernel(problem.rows, _kind(problem), problem.labelled, n, summed, order, len(a))
     call, elements = kernel.call, m * n + rest
-    chunk = _chunk(n, CHUNK if summed else SHARE)
+    chunk = _chunk(n, CHUNK if summed else CHUNK // 8)
     chunks = -(-m // chunk) + (rest > 0)
     into, size = (np.dtype(np.float64), (chunks,)) if summed else (dtype, shape)
     divisor = float(problem.m) if reduction == "mean" or reduction == "mean_with_sample_weight" and not weighted else 1.0
@@ -155,7 +154,7 @@ def shortcut(
                 threads.enlisted.pop(caller, None)
         return int(bad)
 
-    compute, empty = call if chunks == 1 or elements <= SMALL else shared, np.empty
+    compute, empty = call if chunks == 1 else shared, np.empty
 
     def values(t: Any, p: Any, w: Any) -> Any:
         out = empty(size, dtype)
@@ -226,8 +225,8 @@ def _whole_rows(problem: Problem, task: Task, start: int, m: int, n: int, rest: 
     flat = is_flat(problem.p, problem.dtype) and (problem.labelled or is_flat(problem.t, problem.dtype))
     flat = flat and (task.total or out.dtype == problem.dtype) and all(is_flat(d, problem.dtype) for d in task.derivatives)
     if flat:
-        if not task.total:
-            chunk = _chunk(n, SHARE)
+        if not task.total:  # nothing is added up by chunks: smaller ones are shared more evenly
+            chunk = _chunk(n, CHUNK // 8)
             chunks = -(-m // chunk)
         end = start + size
         t = problem.t if problem.labelled else problem.t.reshape(-1)[start:end]

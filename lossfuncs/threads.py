@@ -421,6 +421,7 @@ def _compile_native() -> _Native | None:
 
 class _Pool:
     def __init__(self) -> None:
+        self.process = os.getpid()
         self.queue: SimpleQueue[_Seat | None] = SimpleQueue()  # None only wakes
         self.watch = _Watch()
         self.workers = 0
@@ -451,9 +452,9 @@ class _Local(threading.local):
 def _pool_with(workers: int) -> _Pool:
     global _pool
     pool = _pool
-    if pool is None or pool.workers < workers:
+    if pool is None or pool.process != os.getpid() or pool.workers < workers:
         with _lock:
-            if _pool is None:
+            if _pool is None or _pool.process != os.getpid():
                 _pool = _Pool()
             pool = _pool
             pool.grow(workers)
