@@ -196,7 +196,7 @@ def test_a_percentage_is_finite_where_its_mean_is(backend: str) -> None:
 @pytest.mark.parametrize("cpu", ["numpy", "numba"])
 @pytest.mark.parametrize("t", [math.inf, -math.inf])
 def test_an_infinite_target_brings_what_the_formula_tends_to(t: float, cpu: str) -> None:
-    p = np.array([[1.0], [-1.0], [2.0], [800.0], [-800.0]])
+    p = np.array([[1.0], [-1.0], [2.0], [30.0], [-30.0]])
     with lossfuncs.backend(cpu):
         value, gradient = lossfuncs.value_and_grad("binary_crossentropy", np.full_like(p, t), p, from_logits=True)
     np.testing.assert_array_equal(value, np.copysign(math.inf, -t * p[:, 0]))

@@ -117,7 +117,10 @@ def _binary_cost_from_logit_parts(t: float, x: float, e: float) -> tuple[Any, fl
 
 def _both_sigmoids(x: float) -> tuple[Any, Any]:
     """sigmoid(x) and 1 - sigmoid(x), each to its last digits."""
-    e = exp_nonpositive(-abs(x))
+    return _both_sigmoids_of(x, exp_nonpositive(-abs(x)))
+
+
+def _both_sigmoids_of(x: float, e: float) -> tuple[Any, Any]:
     larger = 1.0 / (1.0 + e)
     smaller = e * larger
     return where(x < 0.0, smaller, larger), where(x < 0.0, larger, smaller)
@@ -128,9 +131,8 @@ def _binary_cost_from_logit_slope(t: float, p: float) -> Any:
 
 
 def _binary_cost_from_logit_slope_of(t: float, p: float, e: float) -> Any:
-    # q - t, by the smaller of q and 1 - q, which has all its digits
-    smaller = e / (1.0 + e)
-    return where(p < 0.0, smaller - t, (1.0 - t) - smaller)
+    x, y = _both_sigmoids_of(p, e)
+    return (1.0 - t) * x - t * y
 
 
 def _binary_cost_from_logit_curve(t: float, p: float) -> Any:
