@@ -5,6 +5,7 @@ A mutant is one place in the source, changed. When the source has moved on and t
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -34,12 +35,12 @@ MUTANTS = {
     "columns of a block one off": Mutant("schedules.py", "at(x, r * n + n - 8), n)", "at(x, r * n + n - 9), n)", "short"),
     "a block left out": Mutant("schedules.py", "for j in range(0, n - 7, 8):", "for j in range(0, n - 8, 8):", "short"),
     "columns of a half block one off": Mutant("schedules.py", "at(x, r * n + n - 4), n)", "at(x, r * n + n - 5), n)", "short"),
-    "rows summed one off": Mutant("schedules.py", "at(F, row * n), n)", "at(F, row * n + 1), n)", "pointwise"),
+    "rows summed one off": Mutant("schedules.py", "at(F, row * n), n)", "at(F, row * n + 1), n)", "products"),
     "an element behind a row added": Mutant("lanes.py", "constant([0, 1, 2, 3] * 2, 64)", "constant([-1, 0, 1, 2] * 2, 64)", "pointwise"),
     "rows of eight products mixed": Mutant("lanes.py", "halved(rows[:4], rows[4:], 4)", "halved(rows[4:], rows[:4], 4)", "products"),
     "rows of 16 that share a register mixed": Mutant("lanes.py", "if not r & registers]", "if not r & registers][::-1]", "short"),
     "products of rows one off": Mutant("schedules.py", "at(E, row * n), n)", "at(E, row * n + 1), n)", "products"),
-    "a product taken twice": Mutant("fold.py", "put(E, lane, 0.0)", "put(E, lane, E[lane])", "products"),
+    "a product taken twice": Mutant("fold.py", "put(E, lane, 0.0)", "put(E, lane, E[lane])", "one-hot"),
     "two products added": Mutant("lanes.py", "_fma(builder, x, y, builder.fadd(x, y))", "builder.fadd(x, y)", "products"),
     "sums that cancelled left so": Mutant("exact.py", "CANCELLED = 2.0**-18", "CANCELLED = 0.0", "cancelled"),
     "the first row's maximum for all": Mutant("fold.py", "*a) - S[slot * LANES + lane])", "*a) - S[slot * LANES])", "short"),
@@ -144,10 +145,10 @@ def cancelled() -> None:
 
 
 def one_hot() -> None:
-    t = np.eye(9, dtype=np.float32)[np.arange(70) % 9]
-    for second in (0.0, 1.0):
+    for n, second in itertools.product((9, 40), (0.0, 1.0)):
+        t = np.eye(n, dtype=np.float32)[np.arange(70) % n]
         t[33, 5] = second
-        p = np.random.default_rng(0).dirichlet(np.ones(9), 70).astype(np.float32)
+        p = np.random.default_rng(0).dirichlet(np.ones(n), 70).astype(np.float32)
         np.testing.assert_allclose(lossfuncs.categorical_crossentropy(t, p), -np.sum(t * np.log(p), axis=-1), rtol=1e-5)
 
 
