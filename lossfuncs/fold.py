@@ -46,6 +46,7 @@ from .lanes import (
     parts_to,
     places_of,
     prefetch,
+    prefetch_far,
     put,
     rarely,
     scratch,  # fmt: skip
@@ -61,6 +62,7 @@ from .lanes import (
 from .rows import FACTORS, Careful, Pass, Rows, Scalar, looks_at_target, looks_back
 
 AHEAD = 1280  # elements: how far memory that is read once is asked for beforehand, 5 KB of float32. Hardware stops at every page of 4 KB
+NEXT = 512  # elements of the longest row beside which the one after it still fits into an L1 cache
 NEAR = 8192  # elements of the longest row whose successor's targets are fetched ahead, not its own: four such rows are within an L2 cache
 
 TREES = {add_to: sum_of_lanes, dot_to: sum_of_lanes, factor_to: sum_of_lanes, max_to: max_of_lanes, top_to: top_of_lanes}
@@ -953,8 +955,17 @@ def both_further_ahead(t: Any, p: Any, i: int, n: int) -> None:
 
 
 @inline
+def of_next(x: Any, i: int, n: int) -> None:
+    """Those of the row after one of n elements."""
+    if NEXT < n <= NEAR:
+        prefetch_far(x, i)
+    else:
+        prefetch(x, i)
+
+
+@inline
 def next_predictions(t: Any, p: Any, i: int, n: int) -> None:
-    prefetch(p, i + n + AHEAD)
+    of_next(p, i + n + AHEAD, n)
 
 
 @inline
@@ -973,6 +984,6 @@ def next_of_both(t: Any, p: Any, i: int, n: int) -> None:
 @inline
 def next_targets(t: Any, p: Any, i: int, n: int) -> None:
     if n <= NEAR:
-        prefetch(t, i + n)
+        of_next(t, i + n, n)
     else:
         prefetch(t, i + AHEAD)

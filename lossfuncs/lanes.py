@@ -593,19 +593,26 @@ def all_negative(typing: Any, p: Any) -> Any:
     return types.boolean(p), emit
 
 
-@intrinsic
-def prefetch(typing: Any, p: Any, i: Any) -> Any:
-    """Ask for the 64 elements from p + i on, wherever that may be."""
+def _prefetch(locality: int) -> Any:
+    """An intrinsic (p, i): ask for the 64 elements from p + i on, wherever that may be."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        i8, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = builder.module.declare_intrinsic("llvm.prefetch", [i8], ir.FunctionType(ir.VoidType(), [i8, i32, i32, i32]))
-        for line in range(LANES * _BYTES[args[0].type.pointee] // 64):
-            place = builder.gep(builder.bitcast(builder.gep(args[0], [args[1]]), i8), [_INDEX(64 * line)])
-            builder.call(function, [place, i32(0), i32(3), i32(1)])
-        return context.get_dummy_value()
+    @intrinsic
+    def prefetch(typing: Any, p: Any, i: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            i8, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+            function = builder.module.declare_intrinsic("llvm.prefetch", [i8], ir.FunctionType(ir.VoidType(), [i8, i32, i32, i32]))
+            for line in range(LANES * _BYTES[args[0].type.pointee] // 64):
+                place = builder.gep(builder.bitcast(builder.gep(args[0], [args[1]]), i8), [_INDEX(64 * line)])
+                builder.call(function, [place, i32(0), i32(locality), i32(1)])
+            return context.get_dummy_value()
 
-    return types.void(p, types.intp), emit
+        return types.void(p, types.intp), emit
+
+    return prefetch
+
+
+prefetch, prefetch_far = _prefetch(3), _prefetch(2)
+"""Into the first cache and, for what is looked at after that has taken in much else, into the second one."""
 
 
 def _transpose(tall: int, wide: int) -> Any:
@@ -656,17 +663,10 @@ def _of_rows8(combine: Callable[[Any, Any, Any], Any], whole: bool) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         into, source, n = args
-        eight, four = (ir.VectorType(ir.DoubleType(), size) for size in (8, 4))
-        zero = ir.Constant(eight, [0.0] * 8)
+        vector = {size: ir.VectorType(ir.DoubleType(), size) for size in (8, 4)}
 
         def constant(numbers: Any, bits: int = 32) -> Any:
             return ir.Constant(ir.VectorType(ir.IntType(bits), 8), list(numbers))
-
-        def rows_at(j: Any, kind: Any) -> list[Any]:
-            places = [builder.gep(source, [j])]
-            for _ in range(7):
-                places.append(builder.gep(places[-1], [n]))
-            return [builder.load(builder.bitcast(place, kind.as_pointer()), align=8) for place in places]
 
         def halved(x: list[Any], y: list[Any], k: int) -> list[Any]:
             """Of every 2k partial sums the first and the last k, of two rows side by side."""
@@ -676,40 +676,44 @@ def _of_rows8(combine: Callable[[Any, Any, Any], Any], whole: bool) -> Any:
         def joined(x: list[Any], y: list[Any]) -> list[Any]:
             return [combine(builder, *pair) for pair in zip(x, y, strict=True)]
 
-        def found(places: list[Any]) -> list[Any]:
+        def elements(j: Any, size: int) -> list[Any]:
+            """Of every row those from j on, zeros behind the end; of four, rows r and r + 4 side by side."""
+            places = [builder.bitcast(builder.gep(row, [j]), vector[size].as_pointer()) for row in rows]
+            found = [builder.load(place, align=8) for place in places]
+            if size == 4:
+                found = [builder.shuffle_vector(*pair, constant(range(8))) for pair in zip(found[:4], found[4:], strict=True)]
+            left = builder.insert_element(constant([0] * 8, 64), builder.sub(n, j), ir.IntType(32)(0))
+            left = builder.shuffle_vector(left, left, constant([0] * 8))
+            counts = builder.icmp_signed("<", constant([i % size for i in range(8)], 64), left)
+            return [builder.select(counts, x, ir.Constant(vector[8], [0.0] * 8)) for x in found]
+
+        def partial(size: int) -> list[Any]:
+            """So many partial sums of each row."""
+            places = [cgutils.alloca_once_value(builder, x) for x in elements(_INDEX(0), size)]
+            with cgutils.for_range_slice(builder, _INDEX(size), n, _INDEX(size)) as (j, _):
+                keep(places, joined([builder.load(place) for place in places], elements(j, size)))
             return [builder.load(place) for place in places]
 
         def keep(places: list[Any], numbers: list[Any]) -> None:
             for place, x in zip(places, numbers, strict=True):
                 builder.store(x, place)
 
-        def fours_at(j: Any) -> list[Any]:
-            """Of rows r and r + 4, zeros behind the end."""
-            left = builder.insert_element(constant([0] * 8, 64), builder.sub(n, j), ir.IntType(32)(0))
-            counts = builder.icmp_signed("<", constant([0, 1, 2, 3] * 2, 64), builder.shuffle_vector(left, left, constant([0] * 8)))
-            rows = rows_at(j, four)
-            pairs = [builder.shuffle_vector(*pair, constant(range(8))) for pair in zip(rows[:4], rows[4:], strict=True)]
-            return [builder.select(counts, x, zero) for x in pairs]
-
-        fours = [cgutils.alloca_once(builder, eight) for _ in range(4)]
-        is_long, full = builder.icmp_signed(">=", n, _INDEX(EIGHTS)), builder.and_(n, _INDEX(-8))
-        with builder.if_else(is_long) as (long, short):
+        rows = [source]
+        for _ in range(7):
+            rows.append(builder.gep(rows[-1], [n]))
+        fours = [cgutils.alloca_once(builder, vector[8]) for _ in range(4)]
+        with builder.if_else(builder.icmp_signed(">=", n, _INDEX(EIGHTS))) as (long, short):
             with long:
-                eights = [cgutils.alloca_once_value(builder, row) for row in rows_at(_INDEX(0), eight)]
-                with cgutils.for_range_slice(builder, _INDEX(8), full, _INDEX(8)) as (j, _):
-                    keep(eights, joined(found(eights), rows_at(j, eight)))
-                rows = found(eights)
-                keep(fours, joined(*halved(rows[:4], rows[4:], 4)))
+                eights = partial(8)
+                keep(fours, joined(*halved(eights[:4], eights[4:], 4)))
             with short:
-                keep(fours, fours_at(_INDEX(0)))
-        with cgutils.for_range_slice(builder, builder.select(is_long, full, _INDEX(4)), n, _INDEX(4)) as (j, _):
-            keep(fours, joined(found(fours), fours_at(j)))
-        rows = found(fours)
-        rows = joined(*halved(rows[::2], rows[1::2], 1))
-        halves = halved(rows[:1], rows[1:], 2)
+                keep(fours, partial(4))
+        sums = [builder.load(place) for place in fours]
+        sums = joined(*halved(sums[::2], sums[1::2], 1))
+        halves = halved(sums[:1], sums[1:], 2)
         for which, [x] in enumerate([joined(*halves)] if whole else halves):
             place = builder.gep(into, [_INDEX(which * LANES)])
-            builder.store(x, builder.bitcast(place, eight.as_pointer()), align=8)
+            builder.store(x, builder.bitcast(place, vector[8].as_pointer()), align=8)
         return context.get_dummy_value()
 
     return emit
@@ -719,7 +723,7 @@ def _of_rows8(combine: Callable[[Any, Any, Any], Any], whole: bool) -> Any:
 def sums_of_rows8(typing: Any, into: Any, source: Any, n: Any) -> Any:
     """into[r] = sum of source[r*n ... r*n + n - 1] for 8 rows of float64, in an order that depends on n alone.
 
-    Up to 3 elements past the last row are read, and do not count.
+    Up to 7 elements past the last row are read, and do not count.
     """
     return types.void(into, source, types.intp), _of_rows8(lambda builder, x, y: builder.fadd(x, y), True)
 

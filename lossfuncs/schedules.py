@@ -61,6 +61,7 @@ from .lanes import (
     no_labels,
     no_weights,
     prefetch,
+    prefetch_far,
     products_of_rows8,
     put,  # fmt: skip
     scratch,
@@ -77,7 +78,7 @@ from .parts import shared
 from .problem import NO_CLASS
 from .rows import FACTORS, Rows, Scalar
 
-FAR = 4096  # elements: how far beforehand memory is asked for where rows lie side by side and take longer than it
+AFAR = 32  # elements of the shortest row, laid side by side with others, that is asked for beforehand whatever is computed from it
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 
 def _labels(strict: bool, long: bool) -> Any:
@@ -502,9 +503,9 @@ class Kernel:
                     for i in range(LANES):
                         put(U, i, W[0] * scale)
             for i in range(0, full, LANES):
-                if slow:
-                    prefetch(t, i + FAR)
-                    prefetch(p, i + FAR)
+                if slow or n >= AFAR:
+                    prefetch_far(t, i + AHEAD)
+                    prefetch_far(p, i + AHEAD)
                 each(at(F, i), at(E, i), at(U, i * wstep), c, at(t, i), at(p, i), G, H, a)
                 if order:
                     move(at(grad, i), G)
