@@ -957,7 +957,7 @@ def both_further_ahead(t: Any, p: Any, i: int, n: int) -> None:
 @inline
 def of_next(x: Any, i: int, n: int) -> None:
     """Those of the row after one of n elements."""
-    if NEXT < n <= NEAR:
+    if (n > NEXT) & (n <= NEAR):
         prefetch_far(x, i)
     else:
         prefetch(x, i)

@@ -362,6 +362,28 @@ def test_a_ratio_is_of_rounds_that_took_turns_not_of_the_luckiest_of_each() -> N
     assert measure.summary(report)["mean"] == pytest.approx(1.1)  # type: ignore[index]
 
 
+def test_the_share_of_the_roof_is_of_what_memory_gave_in_the_same_rounds() -> None:
+    slow = [1e-3, 1e-3, 2e-3, 2e-3, 2e-3]
+    report = made_report({"lossfuncs numba": [1.25 * x for x in slow], "torch": [2 * x for x in slow]})
+    [result], roofs = report["results"], report["roofs"]
+    shares = [line["share_of_roof"] for line in measure.figures(result, roofs)]
+    by_minimum = (32768000 / 40e9 + 16384 / 20e9) / 1.25e-3
+    assert shares == pytest.approx([by_minimum, by_minimum / 1.6])  # nobody read meanwhile
+    result["reading"] = {"1": [2 * x for x in slow], "2": slow}
+    shares = [line["share_of_roof"] for line in measure.figures(result, roofs)]
+    assert shares == pytest.approx([1.001 / 1.25, 1.001 / 2])  # a byte written counts as two read
+
+
+def test_what_is_too_large_for_the_caches_is_read_in_the_same_rounds() -> None:
+    [ours] = [each for each in contestants.field(["numba"], ["none"], [2], ["float32"])[0] if each.threads == 2]
+    large = Workload("loss", "mean_squared_error", (4096, 1000))
+    found = measure.measure(large, [ours], 0.02, 2)
+    assert found["data"] == "memory" and found["reading"].keys() == {"2"}
+    assert len(found["reading"]["2"]) == 2 and all(1e8 < found["bytes_read"] / seconds < 1e13 for seconds in found["reading"]["2"])
+    assert measure.measure(large, [ours], 0.02, 2, warm=True)["reading"] == {} or machine.last_level_cache() < found["bytes_read"]
+    assert measure.measure(Workload("loss", "mean_squared_error", (32, 10)), [ours], 0.02, 2)["reading"] == {}
+
+
 def test_compare_catches_a_slowdown_of_a_fifth_and_passes_the_same_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

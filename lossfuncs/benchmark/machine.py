@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -144,6 +144,14 @@ def roofs(team: int, dtypes: set[str], repeats: int) -> dict[str, float]:
             offer("copy", 2 * source.nbytes, lambda: b.copy_(a))
             torch.set_num_threads(before)
     return best
+
+
+def reading(team: int, arrays: Sequence[Any]) -> Callable[[], object]:
+    """A function that reads all of these arrays, in so many threads, and adds up their bytes by eights."""
+    total = _numba_sum() if find_spec("numba") else np.add.reduce
+    eights = [array.reshape(-1).view(np.uint8)[: array.nbytes // 8 * 8].view(np.int64) for array in arrays]
+    pieces = list(zip(*(np.array_split(each, team) for each in eights), strict=True))
+    return lambda: threads.run(lambda i: [total(piece) for piece in pieces[i]], team, team)
 
 
 def _best(function: Callable[[], object], repeats: int) -> float:

@@ -48,16 +48,24 @@ def measure(workload: Workload, field: Sequence[Contestant], min_time: float, ro
             if os.environ.get("LOSSFUNCS_BENCH_TRACEBACK"):
                 traceback.print_exc(file=sys.stderr)
             faults.setdefault(contestant.name, f"fails: {type(error).__name__}: {error}".splitlines()[0][:200])
-    raced, noise = race(runners, min_time, rounds, until)
+    bytes_read = y_true.nbytes + y_pred.nbytes
+    from_memory = len(pairs) > 1 or bytes_read > cache
+    readers: dict[str, Runner] = {}
+    if from_memory:  # what its memory gives a machine that is shared may be half as much in another minute
+        teams = {str(each.threads or machine.cores()) for each in field if each.ours and each.device == "cpu"}
+        arrays = [array for pair in pairs for array in pair]
+        readers = {team: Runner(machine.reading(int(team), arrays), [()], unit=len(pairs)) for team in teams}
+    raced, noise = race(runners | readers, min_time, rounds, until)
     itemsize = numpy_dtype(workload.dtype).itemsize
     values = exact[0].size * (8 if workload.gradient or workload.options.get("reduction") else itemsize)
     found: dict[str, Any] = workload.describe() | {
         "functions": workload.functions,
         "rows": workload.rows,
-        "bytes_read": y_true.nbytes + y_pred.nbytes,
+        "bytes_read": bytes_read,
         "bytes_written": values + (y_pred.nbytes if workload.gradient else 0),
-        "data": "cache" if len(pairs) == 1 and y_true.nbytes + y_pred.nbytes <= cache else "memory",
+        "data": "memory" if from_memory else "cache",
         "copies": len(pairs),
+        "reading": {team: raced[team].rounds for team in readers},
         "noise": noise,
     }
     found["contestants"] = []
@@ -148,10 +156,12 @@ def compare(results: Sequence[Array], exact: Sequence[Array]) -> tuple[float, st
 def figures(result: dict[str, Any], roofs: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     """One line for each contestant of a measured workload: what the table, the CSV file and the page show.
 
-    Rates and the share of the roof are by minima. The roof is the least time in which the device could move the bytes and take the
-    elementary functions, each counted as a logarithm. The ratio is to the best peer on the same device: above 1 is faster.
+    Rates are by minima. The roof is the least time in which the device could move the bytes and take the elementary functions, each
+    counted as a logarithm; where the arrays were read in each round, the share is the median over the rounds of what memory gave in
+    them. The ratio is to the best peer on the same device: above 1 is faster.
     """
-    contestants = result["contestants"]
+    contestants, readings = result["contestants"], result.get("reading") or {}
+    whole_team = max(readings, key=int, default="")
     lines = []
     for each in contestants:
         line = {key: result[key] for key in ("problem", "identity", "shape", "dtype", "data")} | {key: each.get(key) for key in (
@@ -161,11 +171,11 @@ def figures(result: dict[str, Any], roofs: dict[str, dict[str, float]]) -> list[
                      if not x["ours"] and "fault" not in x and x["device"] == each["device"]}  # fmt: skip
             best = min(peers, key=lambda name: peers[name], default=None)
             roof = roofs.get("cuda" if each["device"] == "cuda" else str(each["threads"]), roofs.get("cpu"))
-            least = shortest(result, roof) if roof else 0.0
+            reading = readings.get(str(each["threads"]), readings.get(whole_team)) if each["device"] == "cpu" else None
             line |= {
                 "rows_per_second": result["rows"] / each["minimum"],
                 "bytes_per_second": (result["bytes_read"] + result["bytes_written"]) / each["minimum"],
-                "share_of_roof": least / each["minimum"] if least else None,
+                "share_of_roof": _share(result, each, roof, reading) if roof else None,
                 "best_peer": best,
                 "ratio": peers[best] if best else None,
             }
@@ -179,6 +189,15 @@ def ratio(one: dict[str, Any], other: dict[str, Any]) -> float:
     By minima it would be luck: memory shared with other machines is half as fast again in some rounds, for whose turn it then is.
     """
     return float(statistics.median(x / y for x, y in zip(one["rounds"], other["rounds"], strict=False)))
+
+
+def _share(result: dict[str, Any], each: dict[str, Any], roof: dict[str, float], reading: list[float] | None) -> float | None:
+    """Of the roof, what a contestant reached; None where it is nothing."""
+    if not reading:
+        return shortest(result, roof) / each["minimum"] or None
+    rates = [result["bytes_read"] / taken for taken in reading]
+    then = [roof | {"read": rate, "write": roof["write"] * rate / roof["read"]} for rate in rates]
+    return float(statistics.median(shortest(result, roof) / taken for roof, taken in zip(then, each["rounds"], strict=False)))
 
 
 def shortest(result: dict[str, Any], roof: dict[str, float]) -> float:
