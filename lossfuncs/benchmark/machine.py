@@ -84,7 +84,7 @@ def environment() -> dict[str, Any]:
     present = set(flags[1].split()) if flags else set()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
+        "cpu": (model[1].strip() if model else platform.processor() or platform.machine()) + _generation(),
         "cores": cores(),
         "flags": [flag for flag in FLAGS if flag in present],
         "caches": caches(),
@@ -93,6 +93,15 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {"lossfuncs": __version__} | {name: version(name) for name in PACKAGES},
     }
+
+
+def _generation() -> str:
+    """What LLVM calls the processor, in brackets: a model's name may say less."""
+    if not find_spec("llvmlite"):
+        return ""
+    from llvmlite import binding
+
+    return f" ({binding.get_host_cpu_name()})"
 
 
 def roofs(team: int, dtypes: set[str], repeats: int) -> dict[str, float]:
@@ -148,10 +157,9 @@ def roofs(team: int, dtypes: set[str], repeats: int) -> dict[str, float]:
 
 def reading(team: int, arrays: Sequence[Any]) -> Callable[[], object]:
     """A function that reads all of these arrays, in so many threads, and adds up their bytes by eights."""
-    total = _numba_sum() if find_spec("numba") else np.add.reduce
     eights = [array.reshape(-1).view(np.uint8)[: array.nbytes // 8 * 8].view(np.int64) for array in arrays]
     pieces = list(zip(*(np.array_split(each, team) for each in eights), strict=True))
-    return lambda: threads.run(lambda i: [total(piece) for piece in pieces[i]], team, team)
+    return lambda: threads.run(lambda i: [np.add.reduce(piece) for piece in pieces[i]], team, team)
 
 
 def _best(function: Callable[[], object], repeats: int) -> float:
