@@ -78,7 +78,7 @@ from .parts import shared
 from .problem import NO_CLASS
 from .rows import FACTORS, Rows, Scalar
 
-AFAR = 32  # elements of the shortest row, laid side by side with others, that is asked for beforehand whatever is computed from it
+STEADY = 1536  # numbers between two looks at memory: where more of them are kept and added up, the hardware stops reading ahead
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 
 def _labels(strict: bool, long: bool) -> Any:
@@ -479,19 +479,18 @@ class Kernel:
 
     def _pointwise_short(self) -> Any:
         """64 rows as one stretch of memory: every element mapped where it lies, then the rows summed."""
-        each, sums, finish, order = self._pointwise_step(), self._pointwise_sums(), self.finish(), self.order
+        each, (sums, settled), finish, order = self._pointwise_step(), self._pointwise_sums(), self.finish(), self.order
         around = self.around or inline(lambda s, n, *a: ())
         lanes64, weights, grown, total = self.lanes, self.weights, LANES if self.single else LANES * SHORT, self.total
         values = scratch(grown + 8, types.float64)
-        factors = scratch(grown + 8 if self.logs else 0, types.float64)
-        slow = self.logs or order > 0
+        factors, products = (scratch(size if self.logs else 0, types.float64) for size in (grown + 8, 2 * LANES))
+        kept = 2 if self.logs else 1
         spread, derivative = scratch(grown if order else 0, types.float64), scratch(LANES if order else 0, self.element.type)
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
                   scale: float, a: Any) -> Any:  # fmt: skip
-            S, W, U, F, E, G, H = lanes64(), lanes64(), spread(), values(), factors(), derivative(), derivative()
-            full = LANES * n
+            S, P, W, U, F, E, G, H = lanes64(), products(), lanes64(), spread(), values(), factors(), derivative(), derivative()
             weights(w, LANES, wstep, W)
             c = around((0.0,), of, *a)
             if order:
@@ -502,40 +501,54 @@ class Kernel:
                 else:
                     for i in range(LANES):
                         put(U, i, W[0] * scale)
-            for i in range(0, full, LANES):
-                if slow or n >= AFAR:
-                    prefetch_far(t, i + AHEAD)
-                    prefetch_far(p, i + AHEAD)
-                each(at(F, i), at(E, i), at(U, i * wstep), c, at(t, i), at(p, i), G, H, a)
-                if order:
-                    move(at(grad, i), G)
-                if order == 2:
-                    move(at(hess, i), H)
-            sums(S, F, E, n)
+            strip = 8  # rows that are whole steps of 64 elements: what they bring stays in the L1 cache
+            while strip * n % LANES:
+                strip += strip
+            steady = kept * strip * n <= STEADY
+            row = 0
+            while row < LANES:
+                for i in range(0, strip * n, LANES):
+                    k = row * n + i
+                    if not steady:
+                        prefetch_far(t, k + AHEAD)
+                        prefetch_far(p, k + AHEAD)
+                    each(at(F, i), at(E, i), at(U, k * wstep), c, at(t, k), at(p, k), G, H, a)
+                    if order:
+                        move(at(grad, k), G)
+                    if order == 2:
+                        move(at(hess, k), H)
+                sums(at(S, row), at(P, row), F, E, strip, n)
+                row += strip
+            settled(S, P, n)
             finish(S, S, W, out, acc, lanes if total else LANES, of, a)
             return -1
 
         return group
 
-    def _pointwise_sums(self) -> Any:
-        """sums(S, F, E, n): the totals of 64 rows whose n elements stand one after the other in F, of `Logs` in F and E."""
-        lanes64, log1p = self.fold.totals, self.element.replace[math.log1p]
+    def _pointwise_sums(self) -> tuple[Any, Any]:
+        """What becomes of rows whose n elements stand one after the other in F, and of `Logs` in F and E.
+
+        sums(S, P, F, E, rows, n) takes the totals of some, and of `Logs` the products; settled(S, P, n) the logarithms of those of 64.
+        """
+        log1p = self.element.replace[math.log1p]
 
         @inline
-        def sums(S: Any, F: Any, E: Any, n: int) -> None:
+        def sums(S: Any, P: Any, F: Any, E: Any, rows: int, n: int) -> None:
             if n == 1:
                 for lane in range(LANES):
                     put(S, lane, F[lane])
             else:
-                for row in range(0, LANES, 8):
+                for row in range(0, rows, 8):
                     sums_of_rows8(at(S, row), at(F, row * n), n)
 
         @inline
-        def logs(S: Any, F: Any, E: Any, n: int) -> None:
-            sums(S, F, E, n)
-            P = lanes64()
-            for row in range(0, LANES, 8):
+        def sums_and_products(S: Any, P: Any, F: Any, E: Any, rows: int, n: int) -> None:
+            sums(S, P, F, E, rows, n)
+            for row in range(0, rows, 8):
                 products_of_rows8(at(P, row), at(E, row * n), n)
+
+        @inline
+        def logs(S: Any, P: Any, n: int) -> None:
             halves = 2
             if n <= 2 * FACTORS:
                 halves = 1
@@ -546,7 +559,11 @@ class Kernel:
                 for lane in range(LANES):
                     put(S, lane, S[lane] + log1p(P[i + lane]))
 
-        return logs if self.logs else sums
+        @inline
+        def nothing_to_do(S: Any, P: Any, n: int) -> None:
+            """The sums are all."""
+
+        return (sums_and_products, logs) if self.logs else (sums, nothing_to_do)
 
     def _pointwise_step(self) -> Any:
         """each(F, E, U, c, t, p, G, H, a): what 64 elements bring, and their derivatives times U."""

@@ -26,6 +26,7 @@ LENGTHS = {  # of a row
     7: "one fewer than a block of the transpose",
     8: "one block of the transpose",
     9: "a block of the transpose that overlaps the one before it",
+    20: "eights and half of one; 16 rows of a pointwise loss are whole steps",
     63: "one fewer than the longest short row",
     64: "the longest short row",
     65: "the shortest long row: one step of 64 lanes and a tail of one",
