@@ -478,7 +478,7 @@ class Kernel:
         return with_exponentials
 
     def _pointwise_short(self) -> Any:
-        """64 rows as one stretch of memory: every element mapped where it lies, then the rows summed."""
+        """64 rows as one stretch of memory: a strip's elements mapped where they lie, then its rows summed."""
         each, (sums, settled), finish, order = self._pointwise_step(), self._pointwise_sums(), self.finish(), self.order
         around = self.around or inline(lambda s, n, *a: ())
         lanes64, weights, grown, total = self.lanes, self.weights, LANES if self.single else LANES * SHORT, self.total
