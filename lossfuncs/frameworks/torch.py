@@ -50,6 +50,12 @@ except ImportError as error:
 _transformed: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
 
+def _constant(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What torch.compiler.assume_constant_result does, which imports the compiler: seconds that belong to who compiles."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 # Tensors and arrays
 
 
@@ -254,7 +260,7 @@ for _op, _rule in ((_value_op, _together), (_gradient_op, _together), (_curvatur
 # Derivatives
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _upstream_axes(loss: Bound | str, rank: int) -> tuple[int, ...]:
     """The axes that upstream lacks of the gradient's."""
     loss = _of(loss)
@@ -489,7 +495,7 @@ def _aligned(entry: Any, y_true: Any, y_pred: Tensor, sample_weight: Any) -> tup
     return t, p
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _described(function: Any, options: tuple[tuple[str, Any], ...], reduction: Any) -> tuple[str, bool, bool]:
     """The loss's text, whether it has a gradient, and whether each value depends on all rows."""
     loss = Bound(function, dict(options), reduction)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -447,3 +449,20 @@ def test_a_model_learns_the_digits_as_with_torchs_own_loss(digits: Any) -> None:
     ours, theirs = curve(lt.CrossEntropyLoss()), curve(torch.nn.CrossEntropyLoss())
     assert theirs[-1] < 0.3 * theirs[0]
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_compiler_is_imported_by_who_compiles() -> None:
+    """It takes seconds, and once it is imported, process groups that were there before are never freed."""
+    program = """
+import sys
+import torch
+import lossfuncs
+from lossfuncs.frameworks import torch as lt
+p, t = torch.rand(4, 5, requires_grad=True), torch.rand(4, 5)
+lt.huber(p, t).backward()
+lt.Huber(delta=2.0)(p, t).backward()
+lossfuncs.value_and_grad("mean_squared_error", t, p.detach())
+lossfuncs.metrics.AUC().update_state(t.round(), p.detach())
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
