@@ -61,7 +61,6 @@ from .lanes import (
     no_labels,
     no_weights,
     prefetch,
-    prefetch_far,
     products_of_rows8,
     put,  # fmt: skip
     scratch,
@@ -78,7 +77,7 @@ from .parts import shared
 from .problem import NO_CLASS
 from .rows import FACTORS, Rows, Scalar
 
-STEADY = 1536  # numbers between two looks at memory: where more of them are kept and added up, the hardware stops reading ahead
+KEPT = 1024  # numbers that short rows keep until they are added up: more leave the L1 cache, and the hardware stops reading ahead
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 
 def _labels(strict: bool, long: bool) -> Any:
@@ -478,14 +477,14 @@ class Kernel:
         return with_exponentials
 
     def _pointwise_short(self) -> Any:
-        """64 rows as one stretch of memory: a strip's elements mapped where they lie, then its rows summed."""
+        """64 rows as one stretch of memory: elements mapped where they lie, a strip of rows summed, what is behind it kept for the next."""
         each, (sums, settled), finish, order = self._pointwise_step(), self._pointwise_sums(), self.finish(), self.order
         around = self.around or inline(lambda s, n, *a: ())
-        lanes64, weights, grown, total = self.lanes, self.weights, LANES if self.single else LANES * SHORT, self.total
-        values = scratch(grown + 8, types.float64)
-        factors, products = (scratch(size if self.logs else 0, types.float64) for size in (grown + 8, 2 * LANES))
-        kept = 2 if self.logs else 1
-        spread, derivative = scratch(grown if order else 0, types.float64), scratch(LANES if order else 0, self.element.type)
+        lanes64, weights, total, logs, room = self.lanes, self.weights, self.total, self.logs, KEPT // 2 if self.logs else KEPT
+        values = scratch(room + LANES + 8, types.float64)
+        factors, products = (scratch(size if logs else 0, types.float64) for size in (room + LANES + 8, 2 * LANES))
+        spread = scratch((LANES if self.single else LANES * SHORT) if order else 0, types.float64)
+        derivative = scratch(LANES if order else 0, self.element.type)
 
         @inline
         def group(t: Any, p: Any, w: Any, out: Any, grad: Any, hess: Any, acc: Any, lanes: int, n: int, of: float, wstep: int, ignore: int,
@@ -501,24 +500,26 @@ class Kernel:
                 else:
                     for i in range(LANES):
                         put(U, i, W[0] * scale)
-            strip = 8  # rows that are whole steps of 64 elements: what they bring stays in the L1 cache
-            while strip * n % LANES:
+            strip = 8  # rows that are added up together: whole steps of 64 elements, or what stays in the L1 cache
+            while (strip * n % LANES > 0) & (2 * strip * n <= room):
                 strip += strip
-            steady = kept * strip * n <= STEADY
-            row = 0
+            row, k, have = 0, 0, 0
             while row < LANES:
-                for i in range(0, strip * n, LANES):
-                    k = row * n + i
-                    if not steady:
-                        prefetch_far(t, k + AHEAD)
-                        prefetch_far(p, k + AHEAD)
-                    each(at(F, i), at(E, i), at(U, k * wstep), c, at(t, k), at(p, k), G, H, a)
+                while have < strip * n:
+                    each(at(F, have), at(E, have), at(U, k * wstep), c, at(t, k), at(p, k), G, H, a)
                     if order:
                         move(at(grad, k), G)
                     if order == 2:
                         move(at(hess, k), H)
+                    k += LANES
+                    have += LANES
                 sums(at(S, row), at(P, row), F, E, strip, n)
                 row += strip
+                have -= strip * n
+                if have:
+                    move(F, at(F, strip * n))
+                    if logs:
+                        move(E, at(E, strip * n))
             settled(S, P, n)
             finish(S, S, W, out, acc, lanes if total else LANES, of, a)
             return -1
