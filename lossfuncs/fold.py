@@ -231,14 +231,17 @@ class Fold:
     def _one_after_the_other(self, parts: list[Any]) -> Any:
         """Walks, and what is done between them.
 
-        Memory is asked for beforehand: in the only walk, further along the row; otherwise that of the next row, in the walk that takes
-        longest, or of equal ones predictions in the last but one and targets in the last.
+        Memory is asked for beforehand. Along a long row: in the only walk, further along it; otherwise that of the next row, in the walk
+        that takes longest, or of equal ones predictions in the last but one and targets in the last. Across short rows: that of the next
+        64, in the walk that takes longest, or the last.
         """
         walks = [part if isinstance(part, list) else [part] for part in parts if isinstance(part, list | Sweep)]
         last = len(walks) - 1
         ahead = dict.fromkeys(range(len(walks)), nothing_ahead)
         slow = next((k for k, walk in enumerate(walks) if walk[0].slow), None)
-        if not last:
+        if not self.long:
+            ahead[last if slow is None else slow] = of_next_predictions if self.labelled else of_next_rows
+        elif not last:
             ahead[0] = further_ahead if self.labelled or self.targets_are_read else both_further_ahead
         elif slow is not None:
             ahead[slow] = next_predictions if self.labelled else next_of_both
@@ -284,6 +287,7 @@ class Fold:
             if sparse and K[LANES]:
                 first, end = n, n + 1
             for j in range(first, end):
+                ahead(tail_t, tail_p, j * LANES, n * LANES)
                 settle(S, j)
                 each(S, (), K, at(t, j * stride), at(p, j * LANES), j, LANES, a)
             finish(S)
@@ -628,6 +632,7 @@ class Fold:
                 for lane in range(LANES):
                     put(R, lane, 0.0)
                 for j in range(n):
+                    of_next_predictions(tail_t, tail_p, j * LANES, n * LANES)
                     for lane in range(LANES):
                         put(X, lane, load(p[j * LANES + lane]) - M[lane])
                     E = at(S, kept + j * LANES) if keep else X
@@ -952,6 +957,18 @@ def further_ahead(t: Any, p: Any, i: int, n: int) -> None:
 def both_further_ahead(t: Any, p: Any, i: int, n: int) -> None:
     prefetch(p, i + AHEAD)
     prefetch(t, i + AHEAD)
+
+
+@inline
+def of_next_predictions(t: Any, p: Any, i: int, n: int) -> None:
+    """Those of the 64 rows after these of n elements."""
+    prefetch_far(p, i + n)
+
+
+@inline
+def of_next_rows(t: Any, p: Any, i: int, n: int) -> None:
+    prefetch_far(p, i + n)
+    prefetch_far(t, i + n)
 
 
 @inline

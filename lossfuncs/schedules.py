@@ -77,7 +77,7 @@ from .parts import shared
 from .problem import NO_CLASS
 from .rows import FACTORS, Rows, Scalar
 
-KEPT = 1024  # numbers that short rows keep until they are added up: more leave the L1 cache, and the hardware stops reading ahead
+STRIP = 1024  # numbers that short rows keep until they are added up: more leave the L1 cache, and the hardware stops reading ahead
 SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
 
 def _labels(strict: bool, long: bool) -> Any:
@@ -480,7 +480,7 @@ class Kernel:
         """64 rows as one stretch of memory: elements mapped where they lie, a strip of rows summed, what is behind it kept for the next."""
         each, (sums, settled), finish, order = self._pointwise_step(), self._pointwise_sums(), self.finish(), self.order
         around = self.around or inline(lambda s, n, *a: ())
-        lanes64, weights, total, logs, room = self.lanes, self.weights, self.total, self.logs, KEPT // 2 if self.logs else KEPT
+        lanes64, weights, total, logs, room = self.lanes, self.weights, self.total, self.logs, STRIP // 2 if self.logs else STRIP
         values = scratch(room + LANES + 8, types.float64)
         factors, products = (scratch(size if logs else 0, types.float64) for size in (room + LANES + 8, 2 * LANES))
         spread = scratch((LANES if self.single else LANES * SHORT) if order else 0, types.float64)
