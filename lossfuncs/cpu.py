@@ -19,10 +19,11 @@ from numba.core import errors
 from . import cache, plain, threads
 from .boxed import LONG, OTHER, PARTS, SCALE, TEAM, Kind, frame
 from .fold import KEPT
+from .lanes import LANES
 from .problem import NO_CLASS, Array, BadLabel, Problem, Task, divides, give, is_flat, sum_of_weights, take
 from .problem import exact_sum as _exact_sum
 from .rows import Pass, Rows
-from .schedules import SHORT, SIGNATURE, Kernel, piece_signature
+from .schedules import SIGNATURE, Kernel, laid_across, piece_signature
 
 CHUNK = 1 << 15  # elements that are computed together: 128 KB of float32, an eighth of an L2 cache
 GROUP = 1024  # elements of the longest row beside which the work on its totals counts
@@ -53,7 +54,7 @@ class Compiled:
 def _rows_kernel(rows: Rows, kind: str, labelled: bool, n: int, total: bool, order: int, parameters: int) -> Compiled:
     rows = rows.suited(kind, labelled, n)
     kept = order == 1 and rows.softmax_slope is not None and n <= KEPT
-    return _kernel(rows, kind, labelled, n > SHORT, total, order, parameters, kept, n == 1)
+    return _kernel(rows, kind, labelled, not laid_across(rows, n), total, order, parameters, kept, n == 1)
 
 
 @functools.cache
@@ -318,7 +319,7 @@ def cut(rows: Rows, elements: int) -> tuple[int, int, int]:
     """
     if elements > CUT:
         return elements // CUT, CUT, elements % CUT
-    return (elements, 1, 0) if elements <= SHORT and rows.narrow is None else (1, elements, 0)
+    return (elements, 1, 0) if elements <= LANES and rows.narrow is None else (1, elements, 0)
 
 
 def _long_rows(problem: Problem, task: Task, one: Callable[[Problem, Task, int, int], float]) -> float:

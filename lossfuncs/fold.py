@@ -71,6 +71,7 @@ LIMIT = 2.0**864  # less than exp(vectormath.BOUND): a smaller sum of exponentia
 FEW = 4  # elements of the shortest row of which it pays to look for the label
 BLOCK = 16  # elements of a short row that are compared at once: 512 bits of float32
 
+SHORT = 96  # elements of the longest row that is laid across lanes
 KEPT = 4096  # elements of the longest row whose exponentials are kept for the derivative: 32 KB, most of an L1 cache
 
 
@@ -207,7 +208,7 @@ class Fold:
         of_labels = any(one.sparse or one.op == "label" for one in rows.passes)
         self.gathers = of_labels and not (labelled or long or single or any(map(looks_at_target, of_both)))
         self.across = any(one.op not in ("label", "pick", "larger", "earlier", "again") for one in rows.passes)
-        self.totals = scratch(self.softmax + (KEPT + LANES if kept else 0), types.float64)
+        self.totals = scratch(self.softmax + ((KEPT if long else LANES * SHORT) + LANES if kept else 0), types.float64)
         slots = list(itertools.accumulate((one.size for one in rows.passes), initial=0))
         self.picks = {slot: one for one, slot in zip(rows.passes, slots, strict=False) if one.op == "pick"}
         parts = [getattr(self, "_" + one.op)(one, slot) for one, slot in zip(rows.passes, slots, strict=False)]

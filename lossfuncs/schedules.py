@@ -1,6 +1,6 @@
 """The CPU schedules: how the row contract runs at the memory's speed, compiled by Numba.
 
-    short rows   up to 64 elements: 64 rows at a time, transposed, one a lane
+    short rows   up to 96 elements: 64 rows at a time, transposed, one a lane
     long rows    one row at a time over all lanes; 64 rows' totals then become values together
     pieces       parts of a row too long for one thread; `cpu.py` merges their totals in order
 
@@ -43,7 +43,7 @@ from .boxed import (
     take_gil,
     words,
 )
-from .fold import AHEAD, ELEMENTS, Fold, hard_or_soft, settling
+from .fold import AHEAD, ELEMENTS, SHORT, Fold, hard_or_soft, settling
 from .front import inline
 from .lanes import (
     BAD,
@@ -78,7 +78,14 @@ from .problem import NO_CLASS
 from .rows import FACTORS, Rows, Scalar
 
 STRIP = 1024  # numbers that short rows keep until they are added up: more leave the L1 cache, and the hardware stops reading ahead
-SHORT = 64  # the longest row that is laid across lanes: its scratch of 64 x 64 elements is at most half of an L1 cache
+
+def laid_across(rows: Rows, n: int) -> bool:
+    """Whether 64 rows of n elements are laid across lanes: as long as that was measured to pay. Counts by label take a row at a step."""
+    operations = {one.op for one in rows.passes}
+    if operations == {"sum"} and not rows.pointwise:
+        return n <= LANES // 2
+    return n <= (LANES if rows.pointwise or operations & {"larger", "earlier"} else SHORT)
+
 
 def _labels(strict: bool, long: bool) -> Any:
     """check(...): read the labels once, one a lane or one for all lanes; the first lane whose label is out of range, or -1."""
@@ -483,7 +490,7 @@ class Kernel:
         lanes64, weights, total, logs, room = self.lanes, self.weights, self.total, self.logs, STRIP // 2 if self.logs else STRIP
         values = scratch(room + LANES + 8, types.float64)
         factors, products = (scratch(size if logs else 0, types.float64) for size in (room + LANES + 8, 2 * LANES))
-        spread = scratch((LANES if self.single else LANES * SHORT) if order else 0, types.float64)
+        spread = scratch((LANES if self.single else LANES * LANES) if order else 0, types.float64)
         derivative = scratch(LANES if order else 0, self.element.type)
 
         @inline

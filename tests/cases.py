@@ -27,9 +27,12 @@ LENGTHS = {  # of a row
     8: "one block of the transpose",
     9: "a block of the transpose that overlaps the one before it",
     20: "eights and half of one; 16 rows of a pointwise loss are whole steps",
-    63: "one fewer than the longest short row",
-    64: "the longest short row",
-    65: "the shortest long row: one step of 64 lanes and a tail of one",
+    33: "the shortest long row of plain sums",
+    63: "one fewer than the longest short row of a pointwise loss",
+    64: "the longest short row of a pointwise loss",
+    65: "the shortest long row of a pointwise loss: one step of 64 lanes and a tail of one",
+    96: "the longest short row",
+    97: "the shortest long row",
     127: "a tail of 63",
     128: "no tail",
     129: "two steps and a tail of one",
@@ -58,7 +61,7 @@ CHUNKS = {  # shapes around the 1 << 15 elements that are computed together
     (2, (1 << 15) + 1): "rows longer than a chunk",
 }
 LONGEST = 1 << 18  # a longer row is cut into pieces for the threads
-SHORT = 64  # the longest row that is laid across lanes
+SHORT = 96  # the longest row that is laid across lanes
 
 SHAPES = {
     "short": [(m, n) for n in LENGTHS for m in COUNTS if n <= SHORT] + [shape for shape in CHUNKS if shape[1] <= SHORT],

@@ -219,7 +219,7 @@ def odd_logits(n: int) -> tuple[Array, Array]:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
-@pytest.mark.parametrize("n", [1, 2, 10, 64, 65, 130, 4100])
+@pytest.mark.parametrize("n", [1, 2, 10, 64, 65, 97, 130, 4100])
 def test_a_labelled_row_of_any_logits_has_the_loss_and_slope_of_the_reference(n: int, dtype: str) -> None:
     labels, logits = odd_logits(n)
     with np.errstate(over="ignore"):
@@ -249,7 +249,7 @@ def dense_targets(labels: Array, n: int) -> Array:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
-@pytest.mark.parametrize("n", [10, 65, 1100])
+@pytest.mark.parametrize("n", [10, 65, 97, 1100])
 def test_a_row_of_targets_of_any_logits_has_the_loss_and_slope_of_the_reference(n: int, dtype: str) -> None:
     labels, logits = odd_logits(n)
     with np.errstate(over="ignore"):
@@ -270,7 +270,7 @@ def test_a_row_of_targets_of_any_logits_has_the_loss_and_slope_of_the_reference(
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
-@pytest.mark.parametrize("n", [10, 65, 128, 1000])
+@pytest.mark.parametrize("n", [10, 65, 97, 128, 1000])
 def test_the_first_largest_target_is_the_label_whatever_else_stands_in_the_row(n: int, dtype: str) -> None:
     rng = np.random.default_rng(n)
     few = rng.choice([0.0, -0.0, 1.0, -1.0, math.inf, -math.inf], (300, n))

@@ -24,7 +24,7 @@ from lossfuncs.dispatch import prepare
 from lossfuncs.problem import Task
 
 PAGE = mmap.PAGESIZE
-LENGTHS = (1, 2, 7, 8, 9, 15, 63, 64, 65, 72, 127, 128, 129, 200)
+LENGTHS = (1, 2, 7, 8, 9, 15, 33, 63, 64, 65, 72, 95, 96, 97, 127, 128, 129, 200)
 COUNTS = (1, 7, 8, 9, 63, 64, 65, 129)
 
 

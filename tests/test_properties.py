@@ -23,7 +23,7 @@ FEW, MANY = settings(max_examples=EXAMPLES or 15, **SLOW), settings(max_examples
 STRANGE = (0.0, -0.0, 1.0, -1.0, 0.5, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 1e-38, 3e38, -3e38, 1e-7, 1.0 - 2.0**-24, 88.0, -104.0)
 SCALES = (1.0, 1.0, 1.0, 1e-3, 1e3, 1e-30, 1e18)
 ROWS = st.integers(1, 140)
-LENGTHS = st.one_of(st.integers(1, 140), st.sampled_from([1, 7, 8, 63, 64, 65, 128, 129, 1000]))
+LENGTHS = st.one_of(st.integers(1, 140), st.sampled_from([1, 7, 8, 63, 64, 65, 96, 97, 128, 129, 1000]))
 
 
 def reference(function: Any, *args: Any, **options: Any) -> Any:

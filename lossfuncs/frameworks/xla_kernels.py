@@ -17,7 +17,7 @@ from .. import cache
 from ..cpu import CUT, _chunk, _kind, cut
 from ..lanes import intrinsic, pointer, put, scratch
 from ..problem import NO_CLASS, Array
-from ..schedules import SHORT, Kernel
+from ..schedules import Kernel, laid_across
 from .xla import INVALID_ARGUMENT, VERSION
 
 _WORD = ir.IntType(64)
@@ -111,7 +111,7 @@ def small(call: Any, labels: np.dtype[Any], order: int) -> Small | None:
     numbers = np.array([m, n, call.divisor() if reduced else 1.0, of, t_code, p_code, *parameters], np.float64)
     message = f"y_true holds a label that is none of y_pred's classes, 0 to {n - 1}"
     rows = problem.rows.suited(kind, problem.labelled, n)
-    address = _handler(rows, kind, labels.name if problem.labelled else "", n > SHORT, reduced, order, len(parameters))
+    address = _handler(rows, kind, labels.name if problem.labelled else "", not laid_across(rows, n), reduced, order, len(parameters))
     wrong = f"y_true and y_pred must be {labels.name} and {kind}, as they were when the call was compiled"
     texts = {name: np.frombuffer(text.encode() + b"\0", np.uint8) for name, text in (("m", message), ("n", wrong))}
     return Small(address, {"a": numbers, **texts})
