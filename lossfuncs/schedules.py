@@ -79,6 +79,7 @@ from .rows import FACTORS, Rows, Scalar
 
 STRIP = 1024  # numbers that short rows keep until they are added up: more leave the L1 cache, and the hardware stops reading ahead
 
+
 def laid_across(rows: Rows, n: int) -> bool:
     """Whether 64 rows of n elements are laid across lanes: as long as that was measured to pay. Counts by label take a row at a step."""
     operations = {one.op for one in rows.passes}
